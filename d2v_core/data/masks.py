@@ -1,0 +1,70 @@
+"""Mask samplers: pure functions of a keyed generator. True = hidden from the student, and predicted.
+
+T tokens of a sample · p share of tokens that would be masked if spans did not overlap (reference, chapter 10)
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def spans(rng: np.random.Generator, tokens: int, probability: float, length: int, least: int = 1) -> np.ndarray:
+    """Return a mask [T] bool made of runs of ``length`` tokens (reference 2.4; the last token is never masked).
+
+    The number of runs is floor(p·T/length + u), u ~ U[0, 1), at least ``least``; starts are distinct, runs may overlap.
+    """
+    count = min(max(int(probability * tokens / length + rng.random()), least), max(tokens - 1, 0))
+    room = length if tokens - length > count else tokens - count - 1
+    starts = rng.choice(tokens - room, count, replace=False) if count else np.empty(0, dtype=int)
+    mask = np.zeros(tokens + length, dtype=bool)
+    mask[(starts[:, None] + np.arange(length)).ravel()] = True
+    mask[tokens - 1 :] = False
+    return mask[:tokens]
+
+
+def equalise(masks: Sequence[np.ndarray], rngs: Sequence[np.random.Generator]) -> np.ndarray:
+    """Stack masks [T] to [B, T] with equal counts: rows with more than the least lose random single tokens."""
+    stacked = np.stack(masks)
+    least = stacked.sum(axis=1).min()
+    for row, rng in zip(stacked, rngs, strict=True):
+        surplus = row.sum() - least
+        row[rng.choice(np.flatnonzero(row), surplus, replace=False)] = False
+    return stacked
+
+
+def blocks(rng: np.random.Generator, side: int, count: int, smallest: int, aspect: float = 0.3) -> np.ndarray:
+    """Return a mask [side·side] bool of at most ``count`` patches, made of rectangles (BEiT; reference 3.4).
+
+    ``smallest`` is the least area of a rectangle in patches, ``aspect`` its least ratio of height to width.
+    """
+    mask = np.zeros((side, side), dtype=bool)
+    while (left := count - int(mask.sum())) > 0:
+        if not place_block(rng, mask, left, smallest, aspect):
+            break
+    return mask.ravel()
+
+
+def place_block(rng: np.random.Generator, mask: np.ndarray, left: int, smallest: int, aspect: float) -> bool:
+    """Mask one rectangle that adds 1 to ``left`` patches, in ten attempts; tell whether one was found."""
+    side = len(mask)
+    for _ in range(10):
+        area = rng.uniform(min(smallest, left), max(smallest, left))
+        ratio = np.exp(rng.uniform(np.log(aspect), -np.log(aspect)))
+        height, width = round(float(np.sqrt(area * ratio))), round(float(np.sqrt(area / ratio)))
+        if height >= side or width >= side:
+            continue
+        top, start = rng.integers(side - height + 1), rng.integers(side - width + 1)
+        block = mask[top : top + height, start : start + width]
+        if 0 < block.size - block.sum() <= left:
+            block[:] = True
+            return True
+    return False
+
+
+def token_spans(rng: np.random.Generator, tokens: int, probability: float, length: int) -> np.ndarray:
+    """Return a mask [T] bool over a text: like ``spans``, but any token can be hit and runs are cut at the end (4.2)."""
+    count = min(int(probability * tokens / length + rng.random()), tokens)
+    starts = rng.choice(tokens, count, replace=False)
+    mask = np.zeros(tokens + length, dtype=bool)
+    mask[(starts[:, None] + np.arange(length)).ravel()] = True
+    return mask[:tokens]

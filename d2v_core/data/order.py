@@ -1,0 +1,52 @@
+"""Which rows make which batch: a pure function of lengths, seed, epoch and position, so nothing needs saving.
+
+Resuming is counting: a run that stopped at (epoch, position) goes on there, and any batch can be rebuilt.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+LENGTH_JITTER = 0.1  # share by which lengths are blurred before sorting, so that batches mix from epoch to epoch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one batch and where it stands."""
+
+    epoch: int
+    position: int
+    rows: np.ndarray
+
+
+def key(*parts: int) -> np.random.Generator:
+    """Return the random generator that belongs to ``parts``, such as (seed, epoch, row, view)."""
+    return np.random.default_rng(list(parts))
+
+
+def epoch_batches(lengths: np.ndarray, budget: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Cut all rows into batches of similar lengths with rows × longest ≤ ``budget`` (at least one row), shuffled.
+
+    ``lengths`` is [rows] in any unit; ``budget`` is in the same unit. Every row is used exactly once.
+    """
+    rng = key(seed, epoch)
+    blurred = lengths * rng.uniform(1 - LENGTH_JITTER, 1 + LENGTH_JITTER, len(lengths))
+    ordered = np.lexsort((rng.permutation(len(lengths)), blurred if np.ptp(lengths) else lengths))
+    batches, start, longest = [], 0, 0
+    for end, row in enumerate(ordered):
+        longest = max(longest, lengths[row])
+        if end > start and (end - start + 1) * longest > budget:
+            batches.append(ordered[start:end])
+            start, longest = end, lengths[row]
+    batches.append(ordered[start:])
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def stream(lengths: np.ndarray, budget: int, seed: int, epoch: int = 0, position: int = 0) -> Iterator[Batch]:
+    """Yield batches for ever, from ``position`` in ``epoch`` on."""
+    while True:
+        batches = epoch_batches(lengths, budget, seed, epoch)
+        for place in range(position, len(batches)):
+            yield Batch(epoch, place, batches[place])
+        epoch, position = epoch + 1, 0

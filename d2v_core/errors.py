@@ -1,0 +1,13 @@
+"""The two exceptions with a meaning of their own: one for people, one for rows."""
+
+
+class UserError(Exception):
+    """A fault in what was given to us: one sentence that names the file or key and says what to do."""
+
+
+class Dropped(Exception):  # noqa: N818 - not a fault: the row is counted and the run goes on
+    """An item that cannot become a row of a table; ``reason`` is a short category, ``detail`` is for a person."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail

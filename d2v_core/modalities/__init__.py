@@ -1,0 +1,27 @@
+"""One file per modality, and everything that modality is. Nothing else in the core names a modality.
+
+A modality module holds:
+
+- ``TableConfig``, ``Config``: frozen dataclasses, the blocks ``table`` and ``model`` of ``modalities.<name>``
+- ``columns``: the schema of its table; ``unit``: what lengths and batch budgets are counted in
+- ``rows(decoded, table)``: a decoded item → rows of the table, or ``Dropped`` with the reason
+- ``amount(row, table)``: how much a row is, in ``unit``
+- ``lengths(table, config)``: the cost of every row in ``unit``, 0 for rows that pretraining leaves out
+- ``batch(rows, rngs, config)``: rows → tensors; with keyed generators augmented, with ``None`` whole and padded
+- ``mask(rngs, inputs, config)``: what pretraining hides: ``mask`` [B, T], and ``corrupted`` inputs where it hides there
+- ``Local(config, trunk)``: the module from tensors to tokens (see ``d2v_core.model.encoder``); ``head(width)``: what
+  predicts targets; ``shares_features``: whether the teacher starts from the student's local features
+"""
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+from d2v_core.config import check_keys
+
+
+def get(name: str) -> ModuleType:
+    """Return the module of the modality ``name``; raise UserError, with the nearest name, when there is none."""
+    known = [module.name for module in pkgutil.iter_modules(__path__)]
+    check_keys({name: None}, known, "modalities")
+    return importlib.import_module(f"{__name__}.{name}")

@@ -1,0 +1,238 @@
+"""Speech: waveforms → convolutional features at 50 Hz, spans of them masked (reference, chapter 2).
+
+B samples · N audio samples · C channels · T tokens · D width
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from d2v_core.config import require
+from d2v_core.data import masks
+from d2v_core.data.table import Row, Table, schema
+from d2v_core.errors import Dropped
+from d2v_core.model.transformer import TransformerConfig
+
+columns = schema(audio=pa.int16())
+unit = "seconds"
+shares_features = True
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """What goes into the table: rate in Hz, and the durations in seconds that are kept."""
+
+    sample_rate: int
+    min_seconds: float
+    max_seconds: float
+
+    def __post_init__(self) -> None:
+        require(self.sample_rate > 0, f"sample_rate must be positive, not {self.sample_rate}.")
+        require(0 <= self.min_seconds < self.max_seconds, "min_seconds must be below max_seconds.")
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """Pretraining leaves out utterances under ``min_seconds`` and crops to ``max_seconds``."""
+
+    min_seconds: float
+    max_seconds: float
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """``probability``: share of frames masked if spans did not overlap; ``length`` of a span in frames."""
+
+    probability: float
+    length: int
+
+    def __post_init__(self) -> None:
+        require(0 < self.probability < 1, f"probability must be in (0, 1), not {self.probability}.")
+        require(self.length > 0, f"length must be positive, not {self.length}.")
+
+
+@dataclass(frozen=True)
+class LocalConfig:
+    """The convolutions: ``channels``, and one kernel and stride per layer; ``taps`` is how kernels are drawn."""
+
+    channels: int
+    kernels: tuple[int, ...]
+    strides: tuple[int, ...]
+    taps: Literal["free", "tied"]
+    position_layers: int
+    position_kernel: int
+    position_groups: int
+
+    def __post_init__(self) -> None:
+        require(len(self.kernels) == len(self.strides), "kernels and strides must have one number per layer each.")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The block ``model`` of speech, with its ``table``."""
+
+    table: TableConfig
+    crop: CropConfig
+    mask: MaskConfig
+    local: LocalConfig
+
+
+def rows(decoded: np.ndarray, table: TableConfig) -> list[Row]:
+    """Return one row from mono samples at the table's rate, [N] float32 in [-1, 1]; raise Dropped for bad ones."""
+    seconds = len(decoded) / table.sample_rate
+    if len(decoded) == 0:
+        raise Dropped("empty", "no samples")
+    if not np.isfinite(decoded).all():
+        raise Dropped("not finite", "NaN or infinite samples")
+    if not np.ptp(decoded):
+        raise Dropped("silent", "all samples are equal")
+    if not table.min_seconds <= seconds <= table.max_seconds:
+        raise Dropped("duration", f"{seconds:.2f} s is outside {table.min_seconds}-{table.max_seconds} s")
+    return [{"audio": np.round(np.clip(decoded, -1, 1) * 32767).astype(np.int16)}]
+
+
+def amount(row: Row, table: TableConfig) -> float:
+    """Return the seconds of a row."""
+    return len(row["audio"]) / table.sample_rate
+
+
+def lengths(table: Table, config: Config) -> np.ndarray:
+    """Return seconds per row as pretraining crops them; 0 for rows that are too short for it."""
+    seconds = table.lengths("audio") / config.table.sample_rate
+    return np.where(seconds < config.crop.min_seconds, 0.0, np.minimum(seconds, config.crop.max_seconds))
+
+
+def batch(rows: Sequence[Row], rngs: Sequence[np.random.Generator] | None, config: Config) -> dict[str, Tensor]:
+    """Return ``inputs`` [B, N] float32 and, when whole, ``lengths`` [B] in samples.
+
+    Every utterance is normalised as a whole (reference 2.1). With generators each is cropped, at a keyed offset, to
+    the shortest of the batch; without, all are padded with zeros on the right.
+    """
+    waves = [normalise(row["audio"]) for row in rows]
+    if rngs is None:
+        padded = nn.utils.rnn.pad_sequence([torch.from_numpy(wave) for wave in waves], batch_first=True)
+        return {"inputs": padded, "lengths": torch.tensor([len(wave) for wave in waves])}
+    size = min(min(len(wave) for wave in waves), int(config.crop.max_seconds * config.table.sample_rate))
+    offsets = [rng.integers(len(wave) - size + 1) for wave, rng in zip(waves, rngs, strict=True)]
+    crops = np.stack([wave[offset : offset + size] for wave, offset in zip(waves, offsets, strict=True)])
+    return {"inputs": torch.from_numpy(crops)}
+
+
+def normalise(audio: np.ndarray) -> np.ndarray:
+    """Return int16 samples [N] as float32 with zero mean and unit variance."""
+    wave = audio.astype(np.float32)
+    wave -= wave.mean(dtype=np.float64)
+    return wave / np.sqrt(wave.var(dtype=np.float64) + 1e-5).astype(np.float32)
+
+
+def mask(rngs: Sequence[np.random.Generator], inputs: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
+    """Return ``mask`` [B, T]: spans of frames, equal in number in every row."""
+    tokens = int(frames(inputs["inputs"].shape[1], config.local))
+    drawn = [masks.spans(rng, tokens, config.mask.probability, config.mask.length) for rng in rngs]
+    return {"mask": torch.from_numpy(masks.equalise(drawn, rngs))}
+
+
+def frames(samples: int | Tensor, local: LocalConfig) -> int | Tensor:
+    """Return how many frames the convolutions make of ``samples`` audio samples."""
+    for kernel, stride in zip(local.kernels, local.strides, strict=True):
+        samples = (samples - kernel) // stride + 1
+    return samples
+
+
+class Local(nn.Module):
+    """Convolutions → LayerNorm → projection; convolutional positions; a learned mask vector (reference 2.2 - 2.5)."""
+
+    extra = 0
+
+    def __init__(self, config: Config, trunk: TransformerConfig) -> None:
+        super().__init__()
+        self.config, width = config.local, trunk.width
+        channels = config.local.channels
+        self.extractor = nn.ModuleList(
+            Convolution(channels if i else 1, channels, kernel, stride)
+            for i, (kernel, stride) in enumerate(zip(config.local.kernels, config.local.strides, strict=True))
+        )
+        if config.local.taps == "tied":
+            tie_taps(self.extractor)
+        self.feature_norm = nn.LayerNorm(channels)
+        self.projection = nn.Linear(channels, width)
+        self.positions = nn.ModuleList(PositionBlock(width, config.local) for _ in range(config.local.position_layers))
+        self.mask_token = nn.Parameter(torch.rand(width))
+
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Return features [B, T, D] of waveforms [B, N], and the padding [B, T] that ``lengths`` [B] implies."""
+        x = inputs["inputs"].unsqueeze(-1)
+        for layer in self.extractor:
+            x = layer(x)
+        padding = None
+        if "lengths" in inputs and not (inputs["lengths"] == inputs["inputs"].shape[1]).all():
+            valid = frames(inputs["lengths"], self.config)
+            padding = torch.arange(x.shape[1], device=x.device) >= valid[:, None]
+        return self.projection(self.feature_norm(x)), padding
+
+    def hide(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Put the learned vector in place of tokens [B, T, D] at ``mask`` [B, T]."""
+        return torch.where(mask.unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
+
+    def place(self, tokens: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor | None, None]:
+        """Zero padded frames and add convolutional positions."""
+        if padding is not None:
+            tokens = tokens.masked_fill(padding.unsqueeze(-1), 0)
+        positions = tokens
+        for layer in self.positions:
+            positions = layer(positions)
+        return tokens + positions, padding, None
+
+
+class Convolution(nn.Module):
+    """Conv1d without bias → LayerNorm over channels → GELU, channels last.
+
+    Written as one matrix product over windows: on a CPU several times faster than conv1d (docs/performance.md).
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+        self.weight = nn.Parameter(torch.empty(channels_out, channels_in, kernel))
+        self.norm = nn.LayerNorm(channels_out)
+        nn.init.kaiming_normal_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, N, C_in] to [B, N', C_out]."""
+        windows = x.unfold(1, self.kernel, self.stride).flatten(2)
+        return F.gelu(self.norm(F.linear(windows, self.weight.flatten(1))))
+
+
+class PositionBlock(nn.Module):
+    """Grouped Conv1d → LayerNorm without weights → GELU (reference 2.5)."""
+
+    def __init__(self, width: int, config: LocalConfig) -> None:
+        super().__init__()
+        kernel = config.position_kernel
+        self.convolution = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=config.position_groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, T, D] to [B, T, D]."""
+        y = self.convolution(x.transpose(1, 2)).transpose(1, 2)[:, : x.shape[1]]
+        return F.gelu(F.layer_norm(y, y.shape[-1:]))
+
+
+def tie_taps(extractor: nn.ModuleList) -> None:
+    """Give all taps of a kernel one random matrix, so that an untrained extractor keeps what it hears.
+
+    Not in the paper: its Kaiming kernels need long training before features carry content (docs/results.md).
+    """
+    for layer in list(extractor)[1:]:
+        tap = layer.weight.data[:, :, :1] / layer.kernel**0.5
+        layer.weight.data.copy_(tap.expand_as(layer.weight))
+
+
+def head(width: int) -> nn.Module:
+    """Return the layer that predicts targets [.., D] from contextual tokens (reference 2.6)."""
+    return nn.Linear(width, width)

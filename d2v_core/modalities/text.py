@@ -1,0 +1,148 @@
+"""Text: pieces of words, single ones or spans of them masked before the embedding (reference, chapter 4).
+
+B samples · T tokens · D width · V vocabulary
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from d2v_core.config import require
+from d2v_core.data import masks
+from d2v_core.data.table import Row, Table, schema
+from d2v_core.errors import Dropped
+from d2v_core.model.transformer import TransformerConfig, draw
+
+columns = schema(tokens=pa.uint16())
+unit = "tokens"
+shares_features = False
+BEGIN, PAD, END, UNKNOWN = range(4)
+SPECIAL = 4  # the first id that is a piece; <mask> is the last id of the vocabulary
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """What goes into the table: sequences of at most ``tokens`` ids out of ``vocabulary`` (with special ones)."""
+
+    vocabulary: int
+    tokens: int
+
+    def __post_init__(self) -> None:
+        require(SPECIAL + 1 < self.vocabulary <= 65536, f"vocabulary must be in 6-65536, not {self.vocabulary}.")
+        require(self.tokens > 2, f"tokens must be above 2, not {self.tokens}.")
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """``probability`` and ``length`` of spans; of the masked, ``random`` become any piece and ``keep`` stay (4.2)."""
+
+    probability: float
+    length: int
+    random: float
+    keep: float
+
+    def __post_init__(self) -> None:
+        require(0 < self.probability < 1, f"probability must be in (0, 1), not {self.probability}.")
+        require(self.length > 0, f"length must be positive, not {self.length}.")
+        require(0 <= self.random + self.keep < 1, "random + keep must be in [0, 1).")
+
+
+@dataclass(frozen=True)
+class LocalConfig:
+    """Initial spread of the position table, and whether it learns; dropout after the embedding's norm."""
+
+    position_std: float
+    train_positions: bool
+    dropout: float
+
+
+@dataclass(frozen=True)
+class Config:
+    """The block ``model`` of text, with its ``table``."""
+
+    table: TableConfig
+    mask: MaskConfig
+    local: LocalConfig
+
+
+def rows(decoded: np.ndarray, table: TableConfig) -> list[Row]:
+    """Return the rows of one document, [tokens] ids with an END after every paragraph: blocks that start with BEGIN."""
+    if len(decoded) == 0:
+        raise Dropped("empty", "no tokens")
+    size = table.tokens - 1
+    blocks = [decoded[start : start + size] for start in range(0, len(decoded), size)]
+    return [{"tokens": np.concatenate([[BEGIN], block]).astype(np.uint16)} for block in blocks]
+
+
+def amount(row: Row, table: TableConfig) -> float:
+    """Return the tokens of a row."""
+    return len(row["tokens"])
+
+
+def lengths(table: Table, config: Config) -> np.ndarray:
+    """Return tokens per row; 0 for rows too short to predict anything in."""
+    tokens = table.lengths("tokens")
+    return np.where(tokens < 8, 0, tokens)
+
+
+def batch(rows: Sequence[Row], rngs: Sequence[np.random.Generator] | None, config: Config) -> dict[str, Tensor]:
+    """Return ``inputs`` [B, T] int64, padded with PAD on the right; text is not augmented."""
+    sequences = [torch.from_numpy(row["tokens"].astype(np.int64)) for row in rows]
+    return {"inputs": nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=PAD)}
+
+
+def mask(rngs: Sequence[np.random.Generator], inputs: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
+    """Return ``corrupted`` [B, T], and ``mask`` [B, T] that is True where it shows the mask symbol."""
+    corrupted, hidden = inputs["inputs"].clone().numpy(), config.table.vocabulary - 1
+    for row, rng in zip(corrupted, rngs, strict=True):
+        count = int((row != PAD).sum())
+        places = np.flatnonzero(masks.token_spans(rng, count, config.mask.probability, config.mask.length))
+        draws = rng.random(len(places))
+        pieces = rng.integers(SPECIAL, hidden, len(places))
+        chosen = np.where(draws < config.mask.random + config.mask.keep, pieces, hidden)
+        row[places] = np.where(draws < config.mask.keep, row[places], chosen)
+    return {"corrupted": torch.from_numpy(corrupted), "mask": torch.from_numpy(corrupted == hidden)}
+
+
+class Local(nn.Module):
+    """Token and position embeddings → LayerNorm → dropout (reference 4.3). Masking happened on the ids before."""
+
+    extra = 0
+
+    def __init__(self, config: Config, trunk: TransformerConfig) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(config.table.vocabulary, trunk.width, padding_idx=PAD)
+        self.positions = nn.Embedding(config.table.tokens + PAD + 1, trunk.width, padding_idx=PAD)
+        self.norm = nn.LayerNorm(trunk.width, trunk.epsilon)
+        self.dropout = nn.Dropout(config.local.dropout)
+        draw(self.tokens.weight, trunk)
+        nn.init.normal_(self.positions.weight, std=config.local.position_std)
+        for table in (self.tokens, self.positions):
+            table.weight.data[PAD] = 0
+        self.positions.weight.requires_grad_(config.local.train_positions)
+
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Return embeddings [B, T, D] of ids [B, T], and their padding [B, T] where there is any."""
+        ids = inputs["inputs"]
+        padding = ids == PAD
+        positions = ((~padding).cumsum(dim=1) + PAD) * ~padding + PAD * padding
+        x = self.dropout(self.norm(self.tokens(ids) + self.positions(positions)))
+        x = x.masked_fill(padding.unsqueeze(-1), 0)
+        return x, padding if padding.any() else None
+
+    def hide(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Return the tokens as they are: what is hidden was replaced by the mask symbol already."""
+        return tokens
+
+    def place(self, tokens: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor | None, None]:
+        """Return the tokens as they are: positions are part of the embedding."""
+        return tokens, padding, None
+
+
+def head(width: int) -> nn.Module:
+    """Return the layers that predict targets [.., D] from contextual tokens (reference 4.3)."""
+    return nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))

@@ -1,0 +1,217 @@
+"""Images: square patches, rectangles of them masked, positions as biases of the attention (reference, chapter 3).
+
+B samples · S side of the image in pixels · T patches · D width · H heads
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as pixels
+
+from d2v_core.config import require
+from d2v_core.data import masks
+from d2v_core.data.table import Row, Table, schema
+from d2v_core.errors import Dropped
+from d2v_core.model.transformer import TransformerConfig, draw
+
+columns = schema(image=pa.uint8())
+unit = "images"
+shares_features = False
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """What goes into the table: square images of ``size`` pixels with 1 (gray) or 3 (RGB) ``channels``."""
+
+    size: int
+    channels: int
+
+    def __post_init__(self) -> None:
+        require(self.size > 0, f"size must be positive, not {self.size}.")
+        require(self.channels in (1, 3), f"channels must be 1 or 3, not {self.channels}.")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random resized crop (least share of the area, least aspect ratio), turn in degrees, flip, colour jitter."""
+
+    area: float
+    aspect: float
+    turn: float
+    flip: bool
+    jitter: float
+    mean: tuple[float, ...]  # per channel, of pixels in [0, 1]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        require(0 < self.area <= 1, f"area must be in (0, 1], not {self.area}.")
+        require(0 < self.aspect <= 1, f"aspect must be in (0, 1], not {self.aspect}.")
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """At most ``share`` of the patches, in rectangles of at least ``smallest`` patches."""
+
+    share: float
+    smallest: int
+
+    def __post_init__(self) -> None:
+        require(0 < self.share < 1, f"share must be in (0, 1), not {self.share}.")
+
+
+@dataclass(frozen=True)
+class LocalConfig:
+    """``patch`` side in pixels; ``positions`` scales a fixed sin-cos table added to the patches (0 in the paper)."""
+
+    patch: int
+    positions: float
+
+
+@dataclass(frozen=True)
+class Config:
+    """The block ``model`` of vision, with its ``table``."""
+
+    table: TableConfig
+    augment: AugmentConfig
+    mask: MaskConfig
+    local: LocalConfig
+
+    def __post_init__(self) -> None:
+        size, patch = self.table.size, self.local.patch
+        require(size % patch == 0, f"local.patch ({patch}) must divide the table's size ({size}).")
+        for name in ("mean", "std"):
+            values = len(getattr(self.augment, name))
+            require(values == self.table.channels, f"augment.{name} must hold one number per channel, not {values}.")
+
+    @property
+    def side(self) -> int:
+        """Patches along one side."""
+        return self.table.size // self.local.patch
+
+
+def rows(decoded: Tensor, table: TableConfig) -> list[Row]:
+    """Return one row from an image [1 or 3, height, width] uint8: shorter side resized, centre cropped."""
+    channels, height, width = decoded.shape
+    if min(height, width) < 1:
+        raise Dropped("empty", "no pixels")
+    if channels != table.channels:
+        decoded = pixels.rgb_to_grayscale(decoded) if table.channels == 1 else decoded.expand(3, -1, -1)
+    if min(height, width) != table.size:
+        decoded = pixels.resize(decoded, [table.size], InterpolationMode.BICUBIC, max_size=None, antialias=True)
+    image = pixels.center_crop(decoded, [table.size, table.size])
+    return [{"image": image.contiguous().numpy().ravel()}]
+
+
+def amount(row: Row, table: TableConfig) -> float:
+    """Return 1: a row is an image."""
+    return 1
+
+
+def lengths(table: Table, config: Config) -> np.ndarray:
+    """Return the cost of every row: one image."""
+    return np.ones(len(table))
+
+
+def batch(rows: Sequence[Row], rngs: Sequence[np.random.Generator] | None, config: Config) -> dict[str, Tensor]:
+    """Return ``inputs`` [B, channels, S, S] float32, normalised; augmented when generators are given."""
+    shape = (config.table.channels, config.table.size, config.table.size)
+    images = [torch.from_numpy(row["image"].reshape(shape).copy()) for row in rows]
+    if rngs is not None:
+        images = [augment(image, rng, config.augment) for image, rng in zip(images, rngs, strict=True)]
+    stacked = torch.stack(images).float() / 255
+    return {"inputs": pixels.normalize(stacked, list(config.augment.mean), list(config.augment.std))}
+
+
+def augment(image: Tensor, rng: np.random.Generator, config: AugmentConfig) -> Tensor:
+    """Return a random view [channels, S, S] uint8 of an image: jitter, flip, turn, resized crop (reference 3.6)."""
+    size = image.shape[-1]
+    if config.jitter:
+        low, high = max(0.0, 1 - config.jitter), 1 + config.jitter
+        image = pixels.adjust_brightness(image, rng.uniform(low, high))
+        image = pixels.adjust_contrast(image, rng.uniform(low, high))
+        image = pixels.adjust_saturation(image, rng.uniform(low, high)) if len(image) == 3 else image
+    if config.flip and rng.random() < 0.5:
+        image = pixels.horizontal_flip(image)
+    if config.turn:
+        image = pixels.rotate(image, rng.uniform(-config.turn, config.turn), InterpolationMode.BILINEAR)
+    if config.area == 1:
+        return image
+    area = rng.uniform(config.area, 1) * size * size
+    aspect = np.exp(rng.uniform(np.log(config.aspect), -np.log(config.aspect)))
+    height = int(np.clip(round(float(np.sqrt(area / aspect))), 1, size))
+    width = int(np.clip(round(float(np.sqrt(area * aspect))), 1, size))
+    top, left = int(rng.integers(size - height + 1)), int(rng.integers(size - width + 1))
+    return pixels.resized_crop(image, top, left, height, width, [size, size], InterpolationMode.BICUBIC, antialias=True)
+
+
+def mask(rngs: Sequence[np.random.Generator], inputs: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
+    """Return ``mask`` [B, T]: rectangles of patches; rows may differ in their count."""
+    count = int(config.mask.share * config.side**2)
+    drawn = [masks.blocks(rng, config.side, count, config.mask.smallest) for rng in rngs]
+    return {"mask": torch.from_numpy(np.stack(drawn))}
+
+
+class Local(nn.Module):
+    """Patch projection, class token, mask token, and one table of relative position biases (reference 3.1, 3.2)."""
+
+    extra = 1
+
+    def __init__(self, config: Config, trunk: TransformerConfig) -> None:
+        super().__init__()
+        width, patch, side = trunk.width, config.local.patch, config.side
+        self.patches = nn.Conv2d(config.table.channels, width, patch, patch)
+        self.class_token = nn.Parameter(torch.empty(1, 1, width))
+        self.mask_token = nn.Parameter(torch.empty(1, 1, width))
+        self.relative_bias = nn.Parameter(torch.zeros((2 * side - 1) ** 2 + 3, trunk.heads))
+        self.register_buffer("relative_index", relative_index(side), persistent=False)
+        self.register_buffer("positions", config.local.positions * sincos(side, width), persistent=False)
+        for parameter in (self.patches.weight, self.class_token, self.mask_token):
+            draw(parameter, trunk)
+        nn.init.zeros_(self.patches.bias)
+
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, None]:
+        """Return patch embeddings [B, T, D], row by row, of images [B, channels, S, S]."""
+        return self.patches(inputs["inputs"]).flatten(2).transpose(1, 2), None
+
+    def hide(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Put the learned token in place of patches [B, T, D] at ``mask`` [B, T]."""
+        return torch.where(mask.unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
+
+    def place(self, tokens: Tensor, padding: None) -> tuple[Tensor, None, Tensor]:
+        """Prepend the class token and return [B, 1+T, D] with the attention bias [1, H, 1+T, 1+T]."""
+        x = torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens + self.positions], dim=1)
+        bias = self.relative_bias[self.relative_index].permute(2, 0, 1).unsqueeze(0)
+        return x, None, bias
+
+
+def relative_index(side: int) -> Tensor:
+    """Return which row of the bias table belongs to (query, key), [1+T, 1+T] int64, class token first (3.2)."""
+    row, column = np.divmod(np.arange(side * side), side)
+    rows_apart = row[:, None] - row[None, :] + side - 1
+    columns_apart = column[:, None] - column[None, :] + side - 1
+    table = (2 * side - 1) ** 2
+    index = np.full((side * side + 1, side * side + 1), table)
+    index[1:, 1:] = rows_apart * (2 * side - 1) + columns_apart
+    index[1:, 0], index[0, 0] = table + 1, table + 2
+    return torch.from_numpy(index)
+
+
+def sincos(side: int, width: int) -> Tensor:
+    """Return fixed positions [1, T, D] float32: first half of the channels for the column, second for the row (5.3)."""
+    frequencies = 10000 ** (-np.arange(width // 4) / (width / 4))
+    row, column = np.divmod(np.arange(side * side), side)
+    halves = [f(place[:, None] * frequencies) for place in (column, row) for f in (np.sin, np.cos)]
+    return torch.from_numpy(np.concatenate(halves, axis=1)).float().unsqueeze(0)
+
+
+def head(width: int) -> nn.Module:
+    """Return the layer that predicts targets [.., D] from contextual patches (reference 3.5)."""
+    layer = nn.Linear(width, width)
+    nn.init.trunc_normal_(layer.weight, std=0.02, a=-0.02, b=0.02)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,19 @@
+"""What one forward pass gives to the training loop."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A summed loss and what it is summed over; the rest is looked at only when a record is due.
+
+    B samples · T tokens · D width
+    """
+
+    total: Tensor  # scalar, summed over ``count`` masked tokens or samples
+    count: Tensor  # scalar, the number the gradient is divided by
+    targets: Tensor | None = None  # [B, T, D] float32, at all tokens
+    predictions: Tensor | None = None  # [masked tokens, D] float32
+    mask: Tensor | None = None  # [B, T] bool, True where predicted

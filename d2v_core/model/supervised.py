@@ -1,0 +1,101 @@
+"""An encoder with a head on labels: classification of a whole sample, or letters over time by CTC.
+
+B samples · T tokens · D width · C classes or letters (reference 6.1, 6.3, 6.4)
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from d2v_core.config import require
+from d2v_core.model.encoder import Encoder, Inputs
+from d2v_core.model.loss import Loss
+
+BLANK = 0
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """The block ``head`` of a task.
+
+    ``mean``: mean over tokens → LayerNorm → Linear (images); ``first``: first token → dense, tanh → Linear (text);
+    ``ctc``: a Linear at every token (speech). ``freeze`` updates pass before the encoder learns too.
+    """
+
+    kind: Literal["mean", "first", "ctc"]
+    freeze: int
+    smoothing: float
+
+    def __post_init__(self) -> None:
+        require(self.freeze >= 0, f"freeze must not be negative, but is {self.freeze}.")
+        require(0 <= self.smoothing < 1, f"smoothing must be in [0, 1), not {self.smoothing}.")
+
+
+def pool(x: Tensor, padding: Tensor | None) -> Tensor:
+    """Return the mean [B, D] of the real tokens of [B, T, D]."""
+    if padding is None:
+        return x.mean(dim=1)
+    real = (~padding).unsqueeze(-1).to(x.dtype)
+    return (x * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
+
+
+def head_layers(kind: str, width: int, classes: int) -> nn.Module:
+    """Return the layers between the encoder and the logits."""
+    if kind == "mean":
+        return nn.Sequential(nn.LayerNorm(width, eps=1e-6), nn.Linear(width, classes))
+    if kind == "first":
+        return nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, classes))
+    projection = nn.Linear(width, classes)
+    nn.init.xavier_uniform_(projection.weight)
+    nn.init.zeros_(projection.bias)
+    return projection
+
+
+class Supervised(nn.Module):
+    """An encoder and a head that learn from labels."""
+
+    def __init__(self, encoder: Encoder, config: HeadConfig, width: int, classes: int) -> None:
+        super().__init__()
+        self.encoder, self.config = encoder, config
+        self.head = head_layers(config.kind, width, classes)
+        self.frozen = False
+
+    def begin_update(self, update: int) -> None:
+        """Let only the head learn during the first ``freeze`` updates."""
+        self.frozen = update < self.config.freeze
+
+    def logits(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
+        """Return logits, [B, C] or for CTC [B, T, C], float32, and the padding [B, T] of the tokens."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            encoded = self.encoder(inputs)
+        if self.config.kind == "ctc":
+            return self.head(encoded.x).float(), encoded.padding
+        summary = encoded.x[:, 0] if self.config.kind == "first" else pool(encoded.x, encoded.padding)
+        return self.head(summary).float(), encoded.padding
+
+    def forward(self, inputs: Inputs) -> Loss:
+        """Return the loss summed over samples; ``inputs["labels"]`` is [B], or for CTC [B, L] padded with -1."""
+        logits, padding = self.logits(inputs)
+        labels = inputs["labels"]
+        if self.config.kind == "ctc":
+            total = ctc_loss(logits, padding, labels)
+        else:
+            total = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.config.smoothing)
+        return Loss(total, torch.tensor(len(labels), device=logits.device))
+
+
+def ctc_loss(logits: Tensor, padding: Tensor | None, labels: Tensor) -> Tensor:
+    """Return the CTC loss summed over samples, infinite ones zeroed (reference 6.1).
+
+    logits [B, T, C] float32; padding [B, T] bool or None; labels [B, L] int64, padded with -1.
+    """
+    samples, tokens, _ = logits.shape
+    lengths = torch.full((samples,), tokens) if padding is None else (~padding).sum(dim=1).cpu()
+    log_probabilities = F.log_softmax(logits, dim=-1).transpose(0, 1)
+    label_lengths = (labels >= 0).sum(dim=1).cpu()
+    return F.ctc_loss(
+        log_probabilities, labels.clamp(min=0), lengths, label_lengths, BLANK, reduction="sum", zero_infinity=True
+    )

@@ -1,0 +1,44 @@
+"""From a block of parameters to an encoder: the one place where a modality meets the trunk."""
+
+import dataclasses
+from collections.abc import Mapping
+from types import ModuleType
+
+from d2v_core import modalities
+from d2v_core.config import build
+from d2v_core.errors import UserError
+from d2v_core.model.encoder import Encoder
+from d2v_core.model.transformer import Transformer, TransformerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """A modality and the sizes of its encoder."""
+
+    name: str
+    modality: ModuleType
+    config: object  # the modality's Config
+    trunk: TransformerConfig
+
+    def encoder(self) -> Encoder:
+        """Return a new encoder with random weights."""
+        return Encoder(self.modality.Local(self.config, self.trunk), Transformer(self.trunk))
+
+
+def make_setup(name: str, block: Mapping, where: str) -> Setup:
+    """Build the setup of modality ``name`` from its params block; ``where`` names the block in errors.
+
+    Read are ``version``, ``table`` and ``model`` (the modality's own blocks and ``trunk``). Raises UserError for
+    anything unknown, missing or out of range.
+    """
+    modality = modalities.get(name)
+    if block.get("version") != 1:
+        raise UserError(f"{where}.version must be 1, not {block.get('version')!r}.")
+    model = block.get("model")
+    if not isinstance(model, Mapping) or "trunk" not in model:
+        raise UserError(f"{where}.model.trunk is missing; add it.")
+    own = {key: value for key, value in model.items() if key != "trunk"}
+    table = build(modality.TableConfig, block.get("table"), f"{where}.table")
+    trunk = build(TransformerConfig, model["trunk"], f"{where}.model.trunk")
+    config = build(modality.Config, {"table": table, **own}, f"{where}.model")
+    return Setup(name, modality, config, trunk)

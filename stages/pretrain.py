@@ -1,0 +1,71 @@
+"""Stage ``pretrain``: a table → an encoder that nobody labelled anything for.
+
+Needs neither DVC nor Prefect nor a codec: ``python -m stages.pretrain speech`` runs on a bare GPU machine.
+"""
+
+import math
+from dataclasses import asdict
+
+from d2v_core.data import table as tables
+from d2v_core.pretraining import PretrainConfig, pretrain
+from d2v_core.run import write_run
+from d2v_core.setup import Setup
+from d2v_core.training import checkpoint
+from stages import params, runner, training
+from stages.paths import METRICS, MODELS, PLOTS, TABLES
+from stages.progress import track
+
+
+def main(name: str) -> None:
+    """Pretrain modality ``name`` and publish ``models/pretrain/<name>``, its metrics and its curves."""
+    training.die_with_parent()
+    setup = training.read_setup(name)
+    config = params.read(PretrainConfig, f"modalities.{name}.pretrain")
+    seed = params.get("seed")
+    table = tables.Table(TABLES / name, "train", setup.modality.columns)
+    identity = {**describe(setup), "pretrain": asdict(config), "seed": seed, "table": tables.digest(TABLES / name)}
+    state = training.state_folder(f"pretrain-{name}", identity)
+    with checkpoint.only_writer(state):
+        log = training.CsvLog(state / "log.csv")
+        latest: dict[str, float] = {}
+        steps = pretrain(setup, config, table, seed, state, training.pick_device())
+        shown = track(steps, f"pretrain-{name}", config.loop.updates, unit="updates", note=lambda: note(latest))
+        for model, update, record in shown:
+            if record:
+                log.write(record)
+                latest = record
+        write_run(MODELS / "pretrain" / name, {**identity, "updates": update}, weights(model))
+        training.write_csv(PLOTS / name / "pretrain.csv", log.rows)
+        training.write_json(METRICS / name / "pretrain.json", summary(log.rows))
+        checkpoint.clear(state)
+
+
+def describe(setup: Setup) -> dict:
+    """Return the plain values from which ``make_setup`` builds ``setup`` again."""
+    config = asdict(setup.config)
+    table = config.pop("table")
+    return {"modality": setup.name, "version": 1, "table": table, "model": {**config, "trunk": asdict(setup.trunk)}}
+
+
+def weights(model: object) -> dict:
+    """Return the tensors worth keeping: the student's encoder, its head, and the teacher's encoder."""
+    parts = {"encoder.": model.student, "head.": model.head, "teacher.": model.teacher.encoder}
+    return {prefix + name: value for prefix, part in parts.items() for name, value in part.state_dict().items()}
+
+
+def note(record: dict[str, float]) -> str:
+    """Return what a person watching wants to see of a record."""
+    names = ("loss", "decay", "target_spread", "prediction_spread")
+    return " ".join(f"{name}={record[name]:.4g}" for name in names if name in record)
+
+
+def summary(rows: list[dict[str, str]]) -> dict:
+    """Return the last record, and the smallest spread of the targets after the warm-up: did it collapse?"""
+    last = {name: float(value) for name, value in rows[-1].items()}
+    spreads = [float(row["target_spread"]) for row in rows[len(rows) // 4 :]]
+    numbers = {**last, "update": int(last["update"]), "least_target_spread": min(spreads)}
+    return {name: value for name, value in numbers.items() if not math.isnan(value)}
+
+
+if __name__ == "__main__":
+    runner.run(main)

@@ -1,0 +1,38 @@
+"""How every stage starts and ends: errors as one sentence, partial output never in place, time on the record."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+
+from d2v_core.errors import UserError
+from stages.paths import STATE
+
+TIMINGS = STATE / "timings.jsonl"
+
+
+def run(main: Callable[..., None]) -> None:
+    """Call ``main(*command line arguments)``; a UserError ends the process with its sentence and exit code 1."""
+    module = sys.modules["__main__"].__spec__.name.removeprefix("stages.").removesuffix(".__main__")
+    start = time.perf_counter()
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except TypeError as error:
+        if f"{main.__name__}()" not in str(error):
+            raise
+        sys.exit(f"usage: python -m stages.{module} {usage(main)}")
+    record(" ".join([module, *sys.argv[1:]]), time.perf_counter() - start)
+
+
+def usage(main: Callable[..., None]) -> str:
+    """Return the names of the arguments of ``main``, in capitals."""
+    return " ".join(name.upper() for name in main.__code__.co_varnames[: main.__code__.co_argcount])
+
+
+def record(stage: str, seconds: float) -> None:
+    """Append the stage's wall time to the log that ``python -m stages.timings`` prints."""
+    TIMINGS.parent.mkdir(parents=True, exist_ok=True)
+    with TIMINGS.open("a") as log:
+        log.write(json.dumps({"stage": stage, "seconds": round(seconds, 2)}) + "\n")

@@ -1,0 +1,78 @@
+"""What the training stages share: the setup, the device, where state lives, and how records become a CSV file."""
+
+import csv
+import ctypes
+import hashlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from d2v_core.data.files import publish
+from d2v_core.setup import Setup, make_setup
+from stages import params
+from stages.paths import STATE
+
+PR_SET_PDEATHSIG = 1
+
+
+def read_setup(name: str) -> Setup:
+    """Return the setup of modality ``name`` from params.yaml."""
+    return make_setup(name, params.get(f"modalities.{name}"), f"{params.PATH}: modalities.{name}")
+
+
+def pick_device() -> torch.device:
+    """Return the GPU where there is one; a CPU run is made repeatable to the bit."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    torch.use_deterministic_algorithms(True)
+    return torch.device("cpu")
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process when its parent ends, so that no trainer outlives a killed dvc."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def state_folder(stage: str, identity: Mapping) -> Path:
+    """Return the folder of a run's resume state, named by a fingerprint of everything the run depends on."""
+    root = Path(os.environ.get("D2V_STATE", STATE / "checkpoints"))
+    fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+    return root / stage / fingerprint
+
+
+class CsvLog:
+    """A CSV file of records. A resumed run's first record replaces those from its update on: no row comes twice."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows, self.resumed = path, [], False
+        if path.exists():
+            with path.open(newline="") as lines:
+                self.rows = list(csv.DictReader(lines))
+
+    def write(self, record: Mapping[str, float]) -> None:
+        """Append ``record`` and keep the file whole on disk."""
+        if not self.resumed:
+            self.rows = [row for row in self.rows if int(row["update"]) < record["update"]]
+            self.resumed = True
+        self.rows.append({name: f"{value:.6g}" for name, value in record.items()})
+        write_csv(self.path, self.rows)
+
+
+def write_csv(path: Path, rows: list[Mapping]) -> None:
+    """Publish ``rows`` as a CSV file with a header."""
+    with publish(path) as temporary, temporary.open("w", newline="") as lines:
+        writer = csv.DictWriter(lines, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_json(path: Path, content: Mapping) -> None:
+    """Publish ``content`` as a JSON file for people and DVC."""
+    with publish(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")

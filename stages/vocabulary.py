@@ -1,0 +1,93 @@
+"""Stage ``vocabulary``: the symbols of a modality, learnt from the training split of its corpus.
+
+Text gets sentencepiece pieces, speech the letters of its transcripts, vision none.
+"""
+
+import io
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from d2v_core.config import require
+from d2v_core.data.files import publish_folder
+from d2v_core.errors import UserError
+from stages import params, runner
+from stages.layouts import CorpusConfig, manifest
+from stages.paths import VOCABULARIES
+
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "|"]  # the blank of CTC is <s>, a word ends with | (reference 6.1)
+
+
+@dataclass(frozen=True)
+class VocabularyConfig:
+    """The block ``vocabulary``; ``coverage`` and ``lowercase`` are for pieces."""
+
+    kind: Literal["pieces", "letters", "none"]
+    coverage: float = 0.9995
+    lowercase: bool = False
+
+    def __post_init__(self) -> None:
+        require(0 < self.coverage <= 1, f"coverage must be in (0, 1], not {self.coverage}.")
+
+
+def main(name: str) -> None:
+    """Write ``data/vocabulary/<name>/``: ``vocabulary.json`` and, for text, ``pieces.model``."""
+    config = params.read(VocabularyConfig, f"modalities.{name}.vocabulary")
+    symbols: list[str] = []
+    with publish_folder(VOCABULARIES / name) as folder:
+        if config.kind == "letters":
+            symbols = SPECIAL + letters(training_items(name))
+        elif config.kind == "pieces":
+            size = params.get(f"modalities.{name}.table.vocabulary")
+            symbols = train_pieces(folder / "pieces.model", training_items(name), size - 1, config)
+        (folder / "vocabulary.json").write_text(json.dumps({"symbols": symbols}, ensure_ascii=False, indent=0) + "\n")
+    print(f"{name}: {len(symbols)} symbols")
+
+
+def read_symbols(name: str) -> list[str]:
+    """Return the symbols of modality ``name`` by number; raise UserError when its stage has not run."""
+    path = VOCABULARIES / name / "vocabulary.json"
+    try:
+        return json.loads(path.read_text())["symbols"]
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run the stage vocabulary@{name}.") from None
+
+
+def training_items(name: str) -> pl.DataFrame:
+    """Return the manifest of the training split of modality ``name``."""
+    corpus = params.read(CorpusConfig, f"modalities.{name}.corpus")
+    return manifest(corpus, params.get("seed")).filter(pl.col("split") == "train")
+
+
+def letters(items: pl.DataFrame) -> list[str]:
+    """Return the characters of all transcripts but the space, the most frequent first."""
+    counts = Counter("".join(items["text"].drop_nulls()))
+    return [letter for letter, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if letter.strip()]
+
+
+def train_pieces(path: Path, items: pl.DataFrame, size: int, config: VocabularyConfig) -> list[str]:
+    """Train a sentencepiece unigram model of ``size`` pieces on the documents, write it, and return its pieces."""
+    from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+
+    lines = (line for file in items["path"] for line in Path(file).read_text(errors="replace").splitlines() if line)
+    model = io.BytesIO()
+    try:
+        SentencePieceTrainer.train(
+            sentence_iterator=lines, model_writer=model, vocab_size=size, model_type="unigram", minloglevel=2,
+            character_coverage=config.coverage, bos_id=0, pad_id=1, eos_id=2, unk_id=3, num_threads=1,
+            normalization_rule_name="nmt_nfkc_cf" if config.lowercase else "nmt_nfkc",
+        )  # fmt: skip
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1]
+        raise UserError(f"no vocabulary of {size} pieces can be made ({reason}); lower table.vocabulary.") from None
+    path.write_bytes(model.getvalue())
+    processor = SentencePieceProcessor(model_proto=model.getvalue())
+    return [processor.id_to_piece(number) for number in range(size)] + ["<mask>"]
+
+
+if __name__ == "__main__":
+    runner.run(main)
