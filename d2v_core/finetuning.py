@@ -17,14 +17,18 @@ from d2v_core.setup import Setup
 from d2v_core.training.loop import LoopConfig, Record, fit
 from d2v_core.training.optimizer import OptimizerConfig, make_optimizer
 
+ROWS_AT_ONCE = 32
 Labels = Callable[[Sequence[Row]], Tensor]
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """The block ``train`` of a task; ``batch`` counts samples, ``per_class`` labels are used (0: all of them)."""
+    """The block ``train`` of a task.
 
-    batch: int
+    ``batch`` is the budget of one batch in the modality's unit; ``per_class`` labels are used (0: all of them).
+    """
+
+    batch: float
     per_class: int
     augment: bool
     seeds: tuple[int, ...]
@@ -52,7 +56,8 @@ def finetune(
         return {name: tensor.to(device) for name, tensor in (inputs | {"labels": labels(chosen)}).items()}
 
     optimizer = make_optimizer(model, config.optimizer)
-    batches = prefetch(make, order.stream(np.ones(len(rows)), config.batch, seed))
+    lengths = setup.modality.lengths(table, setup.config)[rows]
+    batches = prefetch(make, order.stream(lengths, config.batch, seed))
     return fit(model.to(device), optimizer, batches, config.loop, config.optimizer, seed)
 
 
@@ -72,11 +77,10 @@ def labelled_rows(table: Table, config: FinetuneConfig, seed: int) -> np.ndarray
 
 
 @torch.no_grad()
-def predict(setup: Setup, model: Supervised, table: Table, batch: int, device: torch.device) -> Iterator[Tensor]:
+def predict(setup: Setup, model: Supervised, table: Table, device: torch.device) -> Iterator[Tensor]:
     """Yield, for every row of ``table`` in order, its logits on the CPU: [C], or for CTC [real tokens, C]."""
     model.eval().to(device)
-    for start in range(0, len(table), batch):
-        rows = [table[row] for row in range(start, min(start + batch, len(table)))]
+    for rows in table.chunks(ROWS_AT_ONCE):
         inputs = setup.modality.batch(rows, None, setup.config)
         logits, padding = model.logits({name: tensor.to(device) for name, tensor in inputs.items()})
         for number, values in enumerate(logits.cpu()):

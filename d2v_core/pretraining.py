@@ -68,7 +68,7 @@ def training_batches(
     setup: Setup, budget: float, table: Table, seed: int, epoch: int, position: int
 ) -> Iterator[tuple[order.Batch, dict[str, Tensor]]]:
     """Yield masked batches from a place in the order on; every random draw is keyed by (seed, epoch, row)."""
-    lengths = setup.modality.lengths(table, setup.config)
+    lengths = setup.modality.trainable(setup.modality.lengths(table, setup.config), setup.config)
     usable = np.flatnonzero(lengths)
     if len(usable) == 0:
         raise UserError(f"{table.folder} has no row in its {table.split!r} split that is long enough to train on.")

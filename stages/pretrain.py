@@ -23,7 +23,7 @@ def main(name: str) -> None:
     config = params.read(PretrainConfig, f"modalities.{name}.pretrain")
     seed = params.get("seed")
     table = tables.Table(TABLES / name, "train", setup.modality.columns)
-    identity = {**describe(setup), "pretrain": asdict(config), "seed": seed, "table": tables.digest(TABLES / name)}
+    identity = {**describe(setup), "pretrain": asdict(config), "seed": seed, "table_digest": tables.digest(TABLES / name)}
     state = training.state_folder(f"pretrain-{name}", identity)
     with checkpoint.only_writer(state):
         log = training.CsvLog(state / "log.csv")

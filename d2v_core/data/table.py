@@ -7,7 +7,7 @@ The *file* format is used because a cut-off *stream* file can read back silently
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +77,11 @@ class Table:
         for name, (offsets, flat) in shard.lists.items():
             values[name] = flat[offsets[place] : offsets[place + 1]]
         return values
+
+    def chunks(self, size: int) -> Iterator[list[Row]]:
+        """Yield all rows in order, ``size`` at a time."""
+        for start in range(0, len(self), size):
+            yield [self[row] for row in range(start, min(start + size, len(self)))]
 
     def lengths(self, column: str) -> np.ndarray:
         """Return the number of values of the list ``column`` in every row, [rows] int64."""

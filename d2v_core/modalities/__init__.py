@@ -6,7 +6,8 @@ A modality module holds:
 - ``columns``: the schema of its table; ``unit``: what lengths and batch budgets are counted in
 - ``rows(decoded, table)``: a decoded item → rows of the table, or ``Dropped`` with the reason
 - ``amount(row, table)``: how much a row is, in ``unit``
-- ``lengths(table, config)``: the cost of every row in ``unit``, 0 for rows that pretraining leaves out
+- ``lengths(table, config)``: how much every row is, in ``unit``; ``trainable(lengths, config)``: how much of it
+  pretraining uses, 0 for rows that it leaves out
 - ``batch(rows, rngs, config)``: rows → tensors; with keyed generators augmented, with ``None`` whole and padded
 - ``mask(rngs, inputs, config)``: what pretraining hides: ``mask`` [B, T], and ``corrupted`` inputs where it hides there
 - ``Local(config, trunk)``: the module from tensors to tokens (see ``d2v_core.model.encoder``); ``head(width)``: what

@@ -21,6 +21,7 @@ columns = schema(tokens=pa.uint16())
 unit = "tokens"
 shares_features = False
 BEGIN, PAD, END, UNKNOWN = range(4)
+SHORTEST = 8  # tokens of a row that pretraining uses
 SPECIAL = 4  # the first id that is a piece; <mask> is the last id of the vocabulary
 
 
@@ -84,9 +85,13 @@ def amount(row: Row, table: TableConfig) -> float:
 
 
 def lengths(table: Table, config: Config) -> np.ndarray:
-    """Return tokens per row; 0 for rows too short to predict anything in."""
-    tokens = table.lengths("tokens")
-    return np.where(tokens < 8, 0, tokens)
+    """Return tokens per row."""
+    return table.lengths("tokens")
+
+
+def trainable(lengths: np.ndarray, config: Config) -> np.ndarray:
+    """Return tokens per row as pretraining uses them; 0 for rows too short to predict anything in."""
+    return np.where(lengths < SHORTEST, 0, lengths)
 
 
 def batch(rows: Sequence[Row], rngs: Sequence[np.random.Generator] | None, config: Config) -> dict[str, Tensor]:

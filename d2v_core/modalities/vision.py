@@ -113,8 +113,13 @@ def amount(row: Row, table: TableConfig) -> float:
 
 
 def lengths(table: Table, config: Config) -> np.ndarray:
-    """Return the cost of every row: one image."""
+    """Return 1 for every row."""
     return np.ones(len(table))
+
+
+def trainable(lengths: np.ndarray, config: Config) -> np.ndarray:
+    """Return what pretraining uses of every row: all of it."""
+    return lengths
 
 
 def batch(rows: Sequence[Row], rngs: Sequence[np.random.Generator] | None, config: Config) -> dict[str, Tensor]:
