@@ -1,1 +1,14 @@
-"""data2vec for speech, images and text: the learning, without pipelines, codecs or configuration files."""
+"""data2vec for speech, images and text: the learning, without pipelines, codecs or configuration files.
+
+>>> encoder = d2v_core.load("models/pretrain/speech")
+>>> features = encoder.embed([wave])
+"""
+
+from pathlib import Path
+
+
+def load(folder: str | Path) -> "d2v_core.embedding.Embedder":  # noqa: F821 - torch is imported when it is needed
+    """Return the pretrained encoder published at ``folder``; raise UserError when there is none."""
+    from d2v_core.embedding import Embedder
+
+    return Embedder(Path(folder))

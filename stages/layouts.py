@@ -65,7 +65,9 @@ def manifest(corpus: CorpusConfig, seed: int) -> pl.DataFrame:
         raise UserError(f"{root} is not a folder; put the corpus there or change `raw` in params.yaml.")
     items = pl.DataFrame(list(LAYOUTS[corpus.layout](root, corpus)), schema=COLUMNS)
     if items.is_empty():
-        raise UserError(f"{root} holds nothing in the {corpus.layout!r} layout; check `raw` and `layout` in params.yaml.")
+        raise UserError(
+            f"{root} holds nothing in the {corpus.layout!r} layout; check `raw` and `layout` in params.yaml."
+        )
     items = assign_splits(items.sort("id", "path"), corpus, seed)
     if (items["split"] == "train").sum() == 0:
         raise UserError(f"{root} has nothing in its 'train' split; check `parts` and `holdout` in params.yaml.")
@@ -96,9 +98,9 @@ def keyed(seed: int, name: str) -> bytes:
 
 
 def files(root: Path, suffixes: set[str]) -> list[Path]:
-    """Return the files under ``root`` with one of ``suffixes``, sorted, hidden ones left out."""
+    """Return the files under ``root`` with one of ``suffixes``, sorted, hidden files and folders left out."""
     found = (path for path in root.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
-    return sorted(path for path in found if not path.name.startswith("."))
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts))
 
 
 def part_of(name: str, parts: Mapping[str, str]) -> str | None:
@@ -111,12 +113,14 @@ def librispeech(root: Path, corpus: CorpusConfig) -> Iterator[Record]:
 
     A ``splits.tsv`` at the root, with columns utt_id and split, names the parts if it is there.
     """
-    listed = {}
-    if (root / "splits.tsv").exists():
-        listed = {row["utt_id"]: row["split"] for row in read_delimited(root / "splits.tsv")}
+    listing = root / "splits.tsv"
+    rows = list(read_delimited(listing)) if listing.exists() else []
+    if rows and not {"utt_id", "split"} <= rows[0].keys():
+        raise UserError(f"{listing} has no columns 'utt_id' and 'split' in its header; add them or remove the file.")
+    listed = {row["utt_id"]: row["split"] for row in rows}
     transcripts = dict(
         line.split(maxsplit=1) for path in files(root, {".txt"}) if path.name.endswith(".trans.txt")
-        for line in path.read_text().splitlines() if len(line.split()) > 1
+        for line in read_lines(path) if len(line.split()) > 1
     )  # fmt: skip
     for path in files(root, AUDIO):
         name = path.stem
@@ -165,9 +169,20 @@ def tsv(root: Path, corpus: CorpusConfig) -> Iterator[Record]:
 
 def read_delimited(path: Path) -> Iterator[dict[str, str]]:
     """Yield the rows of a .tsv (no quoting) or .csv (quoting) file with a header."""
-    style = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {}
-    with path.open(newline="", encoding="utf-8") as lines:
-        yield from csv.DictReader(lines, **style)
+    style = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix.lower() == ".tsv" else {}
+    try:
+        yield from csv.DictReader(read_lines(path), **style)
+    except csv.Error as error:
+        raise UserError(f"{path} is not a table with a header ({error}); correct or remove it.") from None
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a UTF-8 text file, with their ends."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            yield from lines
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error}); convert or remove it.") from None
 
 
 LAYOUTS: dict[str, Callable[[Path, CorpusConfig], Iterator[Record]]] = {

@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,7 +19,7 @@ import polars as pl
 from d2v_core import modalities
 from d2v_core.config import check_keys
 from d2v_core.data.files import publish, publish_folder
-from d2v_core.data.table import SPLITS, write_index, write_shard
+from d2v_core.data.table import SPLITS, Row, write_index, write_shard
 from d2v_core.errors import Dropped, UserError
 from stages import params, readers, runner
 from stages.layouts import CorpusConfig, Record, manifest
@@ -54,7 +55,8 @@ class Done:
 def main(name: str) -> None:
     """Write the table of a modality or labelled corpus to ``data/tables/<name>`` and its counts to ``metrics``."""
     modality, corpus, table = read_blocks(name)
-    items = manifest(corpus, params.get("seed"))
+    symbols = len(read_symbols(modality))
+    items = manifest(corpus, params.get("seed", int))
     first = items["id"].is_first_distinct()
     duplicates = items.filter(~first).with_columns(reason=pl.lit("duplicate id"), detail=pl.lit(""))
     classes = tuple(sorted(set(items.filter(pl.col("split") == "train")["label"].drop_nulls())))
@@ -63,9 +65,9 @@ def main(name: str) -> None:
         done = run_all(shards, name)
         dropped = duplicates.select(*DROPPED).to_dicts() + [row for result in done for row in result.dropped]
         counts = count(items, shards, done, dropped, modality)
-        check(counts, corpus)
+        check(counts, corpus, dropped)
         entries = {shard.path.name: result.entry for shard, result in zip(shards, done, strict=True)}
-        write_index(folder, entries, classes, len(read_symbols(modality)))
+        write_index(folder, entries, classes, symbols)
         pl.DataFrame(dropped, schema=DROPPED).sort("id", "path").write_parquet(folder / "dropped.parquet")
     with publish(METRICS / name / "counts.json") as path:
         path.write_text(json.dumps(counts, indent=1) + "\n")
@@ -99,8 +101,13 @@ def plan(
 def run_all(shards: Sequence[Shard], name: str) -> list[Done]:
     """Write all shards, several at once, and return what became of each, in order."""
     workers = min(len(shards), os.cpu_count() or 1)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return list(track(pool.map(make_shard, shards), f"prepare-{name}", len(shards), unit="shards"))
+    if workers == 1:
+        return list(track(map(make_shard, shards), f"prepare-{name}", len(shards), unit="shards"))
+    try:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            return list(track(pool.map(make_shard, shards), f"prepare-{name}", len(shards), unit="shards"))
+    except BrokenProcessPool:
+        raise UserError(f"a process that decodes {name} was ended; lower rows_per_shard if memory is short.") from None
 
 
 def make_shard(shard: Shard) -> Done:
@@ -109,7 +116,7 @@ def make_shard(shard: Shard) -> Done:
     rows, dropped, kept = [], [], 0
     for record in shard.records:
         try:
-            made = modality.rows(decode(record, shard), shard.table)
+            made = make_rows(record, shard)
         except Dropped as error:
             named = {name: record[name] for name in ("id", "path", "split")}
             dropped.append(named | {"reason": error.reason, "detail": error.detail})
@@ -121,12 +128,13 @@ def make_shard(shard: Shard) -> Done:
     return Done(write_shard(shard.path, modality.columns, rows), kept, amount, dropped)
 
 
-def decode(record: Record, shard: Shard) -> object:
-    """Decode one item; whatever goes wrong inside a codec is a reason to drop it."""
+def make_rows(record: Record, shard: Shard) -> list[Row]:
+    """Decode one item into its rows; whatever goes wrong inside a codec is a reason to drop it."""
     if record["label"] is not None and record["label"] not in shard.classes:
         raise Dropped("unknown label", f"{record['label']!r} is not among the training labels")
     try:
-        return readers.read(record, shard.table, VOCABULARIES / shard.modality)
+        decoded = readers.read(record, shard.table, VOCABULARIES / shard.modality)
+        return modalities.get(shard.modality).rows(decoded, shard.table)
     except Dropped:
         raise
     except Exception as error:  # codecs raise anything
@@ -152,18 +160,22 @@ def count(
     return {"seen": len(items), "kept": kept, "unit": unit, "dropped": reasons, "splits": splits}
 
 
-def check(counts: Mapping, corpus: CorpusConfig) -> None:
+def check(counts: Mapping, corpus: CorpusConfig, dropped: Sequence[Mapping]) -> None:
     """Raise UserError when items are unaccounted for, too many were dropped, or nothing is left to train on."""
     lost = counts["seen"] - counts["kept"] - sum(counts["dropped"].values())
     if lost:
-        raise UserError(f"{corpus.raw}: {lost} items are neither kept nor dropped; this is a fault of d2v, please report it.")
+        raise UserError(
+            f"{corpus.raw}: {lost} items are neither kept nor dropped; this is a fault of d2v, please report it."
+        )
+    example = "".join(
+        f"; for example {row['path'] or row['id']}: {row['reason']} ({row['detail']})" for row in dropped[:1]
+    )
     if counts["splits"]["train"]["rows"] == 0:
-        raise UserError(f"{corpus.raw} left no rows in its 'train' split; dropped: {counts['dropped']}.")
+        raise UserError(f"{corpus.raw} left no rows in its 'train' split; dropped: {counts['dropped']}{example}.")
     share = 1 - counts["kept"] / counts["seen"]
     if share > corpus.max_dropped:
-        raise UserError(
-            f"{corpus.raw}: {share:.0%} of the items were dropped ({counts['dropped']}), more than `max_dropped` allows."
-        )
+        reasons = f"{counts['dropped']}, more than `max_dropped` allows{example}"
+        raise UserError(f"{corpus.raw}: {share:.0%} of the items were dropped: {reasons}.")
 
 
 if __name__ == "__main__":

@@ -12,13 +12,16 @@ TIMINGS = STATE / "timings.jsonl"
 
 
 def run(main: Callable[..., None]) -> None:
-    """Call ``main(*command line arguments)``; a UserError ends the process with its sentence and exit code 1."""
+    """Call ``main(*command line arguments)``; a UserError ends the process with its sentence and exit code 1.
+
+    So does what the operating system refuses, such as a full disk.
+    """
     module = sys.modules["__main__"].__spec__.name.removeprefix("stages.").removesuffix(".__main__")
     start = time.perf_counter()
     try:
         main(*sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    except (UserError, OSError) as error:
+        sys.exit("error: " + " ".join(str(error).split()))
     except TypeError as error:
         if f"{main.__name__}()" not in str(error):
             raise

@@ -6,6 +6,7 @@ Text gets sentencepiece pieces, speech the letters of its transcripts, vision no
 import io
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,7 @@ from stages.layouts import CorpusConfig, manifest
 from stages.paths import VOCABULARIES
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "|"]  # the blank of CTC is <s>, a word ends with | (reference 6.1)
+LONGEST_LINE = 2**24  # bytes; sentencepiece would leave out lines above 4192, which documents without line breaks are
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def main(name: str) -> None:
         if config.kind == "letters":
             symbols = SPECIAL + letters(training_items(name))
         elif config.kind == "pieces":
-            size = params.get(f"modalities.{name}.table.vocabulary")
+            size = params.get(f"modalities.{name}.table.vocabulary", int)
             symbols = train_pieces(folder / "pieces.model", training_items(name), size - 1, config)
         (folder / "vocabulary.json").write_text(json.dumps({"symbols": symbols}, ensure_ascii=False, indent=0) + "\n")
     print(f"{name}: {len(symbols)} symbols")
@@ -60,7 +62,7 @@ def read_symbols(name: str) -> list[str]:
 def training_items(name: str) -> pl.DataFrame:
     """Return the manifest of the training split of modality ``name``."""
     corpus = params.read(CorpusConfig, f"modalities.{name}.corpus")
-    return manifest(corpus, params.get("seed")).filter(pl.col("split") == "train")
+    return manifest(corpus, params.get("seed", int)).filter(pl.col("split") == "train")
 
 
 def letters(items: pl.DataFrame) -> list[str]:
@@ -73,20 +75,26 @@ def train_pieces(path: Path, items: pl.DataFrame, size: int, config: VocabularyC
     """Train a sentencepiece unigram model of ``size`` pieces on the documents, write it, and return its pieces."""
     from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
-    lines = (line for file in items["path"] for line in Path(file).read_text(errors="replace").splitlines() if line)
+    lines = (line for document in documents(items) for line in document.splitlines() if line)
     model = io.BytesIO()
     try:
         SentencePieceTrainer.train(
             sentence_iterator=lines, model_writer=model, vocab_size=size, model_type="unigram", minloglevel=2,
-            character_coverage=config.coverage, bos_id=0, pad_id=1, eos_id=2, unk_id=3, num_threads=1,
+            max_sentence_length=LONGEST_LINE, character_coverage=config.coverage, bos_id=0, pad_id=1, eos_id=2, unk_id=3, num_threads=1,
             normalization_rule_name="nmt_nfkc_cf" if config.lowercase else "nmt_nfkc",
         )  # fmt: skip
     except RuntimeError as error:
-        reason = str(error).splitlines()[-1]
-        raise UserError(f"no vocabulary of {size} pieces can be made ({reason}); lower table.vocabulary.") from None
+        reason = str(error).rpartition("] ")[2] or "there is no text"
+        raise UserError(f"no vocabulary of {size} pieces can be made ({reason}); change table.vocabulary.") from None
     path.write_bytes(model.getvalue())
     processor = SentencePieceProcessor(model_proto=model.getvalue())
     return [processor.id_to_piece(number) for number in range(size)] + ["<mask>"]
+
+
+def documents(items: pl.DataFrame) -> Iterator[str]:
+    """Yield the text of every item: what its file holds, or its sentence."""
+    for path, sentence in items.select("path", "text").iter_rows():
+        yield Path(path).read_text(encoding="utf-8", errors="replace") if path else sentence or ""
 
 
 if __name__ == "__main__":

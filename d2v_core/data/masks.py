@@ -14,7 +14,7 @@ def spans(rng: np.random.Generator, tokens: int, probability: float, length: int
     The number of runs is floor(p·T/length + u), u ~ U[0, 1), at least ``least``; starts are distinct, runs may overlap.
     """
     count = min(max(int(probability * tokens / length + rng.random()), least), max(tokens - 1, 0))
-    room = length if tokens - length > count else tokens - count - 1
+    room = length if tokens - length > count else max(tokens - count - 1, 1)
     starts = rng.choice(tokens - room, count, replace=False) if count else np.empty(0, dtype=int)
     mask = np.zeros(tokens + length, dtype=bool)
     mask[(starts[:, None] + np.arange(length)).ravel()] = True

@@ -185,12 +185,14 @@ class Local(nn.Module):
         return torch.where(mask.unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
 
     def place(self, tokens: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor | None, None]:
-        """Zero padded frames and add convolutional positions."""
-        if padding is not None:
-            tokens = tokens.masked_fill(padding.unsqueeze(-1), 0)
-        positions = tokens
+        """Add convolutional positions, with padded frames zero before every convolution.
+
+        The reference zeroes them before the first one alone, so that there padding leaks into its neighbours.
+        """
+        keep = 1 if padding is None else (~padding).unsqueeze(-1)
+        positions = tokens = tokens * keep
         for layer in self.positions:
-            positions = layer(positions)
+            positions = layer(positions) * keep
         return tokens + positions, padding, None
 
 

@@ -1,0 +1,40 @@
+# make repro · the whole job, from raw corpora to reports/index.html
+# make test  · lint and tests
+# Both first create .venv and install the tested versions; nothing else on the machine is touched.
+
+PYTHON ?= python3
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PYTHONPATH := $(CURDIR)
+
+.PHONY: repro test lint format flow clean
+
+repro: $(INSTALLED)
+	@rm -f state/timings.jsonl
+	@dvc repro
+	@python -m stages.timings
+
+test: lint
+	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadgroup
+
+lint: $(INSTALLED)
+	@ruff check .
+	@ruff format --check .
+
+format: $(INSTALLED)
+	@ruff check --fix .
+	@ruff format .
+
+flow: $(INSTALLED)
+	@python -m flows.reproduce
+
+clean:
+	rm -rf data models reports state .dvc/tmp .dvc/cache
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; run make PYTHON=python3.11.")'
+	@echo "Installing the tested versions into $(VENV); the first time this takes some minutes."
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

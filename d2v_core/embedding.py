@@ -1,0 +1,36 @@
+"""Features in three lines: a published encoder that takes decoded items, one or many."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from d2v_core.run import read_config, read_weights
+from d2v_core.setup import make_setup
+
+
+class Embedder:
+    """The student's encoder of a run folder, in evaluation mode."""
+
+    def __init__(self, folder: Path) -> None:
+        """Load the run at ``folder``; raises UserError when it is no run or does not fit this version."""
+        config = read_config(folder)
+        self.setup = make_setup(config["modality"], config, str(folder))
+        self.encoder = self.setup.encoder().eval()
+        self.encoder.load_state_dict(read_weights(folder, "encoder."))
+
+    @torch.no_grad()
+    def embed(self, items: Sequence) -> list[Tensor]:
+        """Return the contextual features [T, D] float32 of every item.
+
+        An item is what the modality's ``rows`` takes: mono samples [N] float32 at the table's rate, an image
+        [channels, height, width] uint8, or the ids of at most one block of text. Raises Dropped for an item that
+        could not become a row of the table either.
+        """
+        modality, config = self.setup.modality, self.setup.config
+        rows = [modality.rows(item, config.table)[0] for item in items]
+        encoded = self.encoder(modality.batch(rows, None, config))
+        if encoded.padding is None:
+            return list(encoded.x)
+        return [x[~padding] for x, padding in zip(encoded.x, encoded.padding, strict=True)]

@@ -1,0 +1,62 @@
+"""Resume state is whole, found again, and has one writer."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from d2v_core.errors import UserError
+from d2v_core.training import checkpoint
+from d2v_core.training.optimizer import make_optimizer
+from tests.d2v_core.blocks import small_model, small_setup
+
+
+def parts(seed):
+    _, config = small_setup("vision")
+    _, model = small_model("vision", seed)
+    return model, make_optimizer(model, config.optimizer)
+
+
+def test_what_is_saved_comes_back_and_only_the_last_is_kept(tmp_path):
+    model, optimizer = parts(0)
+    for update in (1, 2):
+        checkpoint.save(tmp_path, model, optimizer, {"update": update, "epoch": 0, "position": update})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["LAST", "update-2.pt"]
+    other, other_optimizer = parts(1)
+    assert checkpoint.restore(tmp_path, other, other_optimizer) == {"update": 2, "epoch": 0, "position": 2}
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_a_save_that_dies_leaves_the_last_good_state(tmp_path, monkeypatch):
+    model, optimizer = parts(0)
+    checkpoint.save(tmp_path, model, optimizer, {"update": 1, "epoch": 0, "position": 1})
+
+    def half(state, path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(tmp_path, model, optimizer, {"update": 2, "epoch": 0, "position": 2})
+    assert checkpoint.restore(tmp_path, *parts(1))["update"] == 1
+
+
+def test_a_second_trainer_is_refused(tmp_path):
+    code = (
+        "import sys, pathlib; from d2v_core.training.checkpoint import only_writer\n"
+        "with only_writer(pathlib.Path(sys.argv[1])): pass"
+    )
+    with checkpoint.only_writer(tmp_path):
+        second = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert second.returncode != 0
+    assert "is in use by another trainer" in second.stderr
+    with checkpoint.only_writer(tmp_path):
+        pass
+
+
+def test_nothing_saved_means_start_anew(tmp_path):
+    assert checkpoint.restore(tmp_path, *parts(0)) is None
+    with pytest.raises(UserError), checkpoint.only_writer(tmp_path), checkpoint.only_writer(tmp_path):
+        pass
