@@ -21,7 +21,6 @@ def main(name: str, origin: str) -> None:
     """Fine-tune task ``name`` with every seed and publish ``models/finetune/<name>/<origin>`` and its curves."""
     if origin not in ORIGINS:
         raise UserError(f"the origin of the weights must be one of {', '.join(ORIGINS)}, not {origin!r}.")
-    training.die_with_parent()
     task = tasks.read_task(name)
     home = tasks.run_folder(name, origin, 0).parent
     records = []

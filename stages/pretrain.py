@@ -18,7 +18,6 @@ from stages.progress import track
 
 def main(name: str) -> None:
     """Pretrain modality ``name`` and publish ``models/pretrain/<name>``, its metrics and its curves."""
-    training.die_with_parent()
     setup = training.read_setup(name)
     config = params.read(PretrainConfig, f"modalities.{name}.pretrain")
     seed = params.get("seed")

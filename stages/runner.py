@@ -1,6 +1,8 @@
 """How every stage starts and ends: errors as one sentence, partial output never in place, time on the record."""
 
+import ctypes
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from d2v_core.errors import UserError
 from stages.paths import STATE
 
 TIMINGS = STATE / "timings.jsonl"
+PR_SET_PDEATHSIG = 1
 
 
 def run(main: Callable[..., None]) -> None:
@@ -18,6 +21,7 @@ def run(main: Callable[..., None]) -> None:
     """
     module = sys.modules["__main__"].__spec__.name.removeprefix("stages.").removesuffix(".__main__")
     start = time.perf_counter()
+    die_with_parent()
     try:
         main(*sys.argv[1:])
     except (UserError, OSError) as error:
@@ -27,6 +31,12 @@ def run(main: Callable[..., None]) -> None:
             raise
         sys.exit(f"usage: python -m stages.{module} {usage(main)}")
     record(" ".join([module, *sys.argv[1:]]), time.perf_counter() - start)
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process when its parent ends, so that no stage outlives a killed dvc."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def usage(main: Callable[..., None]) -> str:

@@ -1,12 +1,9 @@
 """What the training stages share: the setup, the device, where state lives, and how records become a CSV file."""
 
 import csv
-import ctypes
 import hashlib
 import json
 import os
-import signal
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,8 +13,6 @@ from d2v_core.data.files import publish
 from d2v_core.setup import Setup, make_setup
 from stages import params
 from stages.paths import STATE
-
-PR_SET_PDEATHSIG = 1
 
 
 def read_setup(name: str) -> Setup:
@@ -32,12 +27,6 @@ def pick_device() -> torch.device:
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs a quarter of a step and finds nothing here
     return torch.device("cpu")
-
-
-def die_with_parent() -> None:
-    """Have the kernel end this process when its parent ends, so that no trainer outlives a killed dvc."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def state_folder(stage: str, identity: Mapping) -> Path:

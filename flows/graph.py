@@ -1,0 +1,87 @@
+"""What has to run, in which order: read from DVC's own graph, so that dvc.yaml stays the only description of it.
+
+A stage says what it needs with ``meta: {resource: gpu, retries: 2}`` in dvc.yaml, which DVC ignores.
+Everything in ``flows`` works on the current directory: the same code runs in any clone.
+"""
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+
+
+class PlanError(Exception):
+    """There is nothing sensible to run; the message is one sentence that says what to do."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of dvc.yaml as a scheduler sees it."""
+
+    name: str
+    depends_on: tuple[str, ...]
+    resource: str
+    retries: int
+    changed: bool
+
+
+def plan(targets: Iterable[str] | None = None, resources: Container[str] = ("cpu", "gpu")) -> list[Stage]:
+    """Return ``targets`` (all stages if None) and what they depend on, dependencies first.
+
+    A target is a stage (``pretrain@speech``) or the name of a group of them (``pretrain``). ``changed`` says that
+    the stage or one it depends on, however indirectly, differs from dvc.lock.
+    """
+    if not (Path("dvc.yaml").is_file() and Path(".dvc").is_dir()):
+        raise PlanError(f"{Path.cwd()} holds no DVC pipeline; change to the folder that has dvc.yaml and .dvc in it.")
+    try:
+        with Repo(_wait_for_lock=True) as repo:
+            graph = repo.index.graph  # an edge leads from a stage to one that it depends on
+            nodes = {stage.addressing: stage for stage in graph}
+            depends_on = {
+                name: tuple(sorted(other.addressing for other in graph.successors(stage)))
+                for name, stage in nodes.items()
+            }
+            wanted = with_ancestors(select(targets, depends_on), depends_on)
+            changed = set(repo.status(targets=sorted(wanted))) if wanted else set()
+    except DvcException as error:
+        raise PlanError(f"DVC cannot read the pipeline: {error}") from error
+    stages = []
+    for name in TopologicalSorter({name: depends_on[name] for name in depends_on if name in wanted}).static_order():
+        if changed.intersection(depends_on[name]):
+            changed.add(name)
+        needs = {"resource": "cpu", "retries": 0} | (nodes[name].meta or {})
+        if needs["resource"] not in resources:
+            raise PlanError(f"Stage {name!r} needs the resource {needs['resource']!r}; give it cpu or gpu in dvc.yaml.")
+        stages.append(Stage(name, depends_on[name], needs["resource"], needs["retries"], name in changed))
+    return stages
+
+
+def select(targets: Iterable[str] | None, names: Iterable[str]) -> set[str]:
+    """Return the stages among ``names`` that ``targets`` mean."""
+    names = list(names)
+    if not targets:
+        return set(names)
+    known = sorted({*names, *(name.partition("@")[0] for name in names)})
+    selected = set()
+    for target in targets:
+        if target not in known:
+            nearest = get_close_matches(target, known, n=1, cutoff=0)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else "dvc.yaml has no stages."
+            raise PlanError(f"There is no stage {target!r} in dvc.yaml; {hint}")
+        selected |= {name for name in names if target in (name, name.partition("@")[0])}
+    return selected
+
+
+def with_ancestors(names: Iterable[str], depends_on: Mapping[str, Iterable[str]]) -> set[str]:
+    """Return ``names`` and everything that they depend on."""
+    found, left = set(), list(names)
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            left.extend(depends_on[name])
+    return found

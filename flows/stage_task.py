@@ -1,0 +1,86 @@
+"""One DVC stage as one Prefect task: its lines are the task's log, its progress an artifact, its outcome a state."""
+
+import re
+from collections import deque
+from collections.abc import Callable
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
+from prefect.states import Cancelled, Completed, Failed, State
+from prefect.tasks import Task
+
+from flows.graph import Stage
+from flows.slots import Slots, StoppedError
+
+PROGRESS = re.compile(r"::progress (\S+) (\d+)/(\d+)(.*)")  # stages/progress.py writes it
+REFUSAL = re.compile(r"(error|usage): ")  # stages/runner.py writes it
+# What dvc writes: advice for people at a terminal; that the command of a stage began, before it failed.
+ADVICE = re.compile(r"To track the changes|To enable auto|Use `dvc push`|\s+(git add|dvc config) ")
+BEGAN = "failed to run:"
+SECONDS_BEFORE_RETRY = 10
+
+
+def worth_retrying(task: Task, run: TaskRun, state: State) -> bool:
+    """Tell an accident from a stage that was stopped, or that said what its user has to change first."""
+    return state.name == "Failed"
+
+
+@task(
+    task_run_name="{stage.name}",
+    retry_delay_seconds=SECONDS_BEFORE_RETRY,
+    retry_condition_fn=worth_retrying,
+    cache_policy=NO_CACHE,  # DVC is the cache
+)
+def run_stage(stage: Stage, slots: Slots, force: bool, tail: deque[str]) -> State:
+    """Bring one stage up to date with ``dvc repro`` once a place for its resource is free; ``tail`` gets its lines."""
+    if not (stage.changed or force):
+        return Completed(name="UpToDate", message="dvc.lock agrees with the workspace.")
+    command = ["dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage.name]
+    show = make_show(stage.name)
+    tail.clear()
+    try:
+        with slots.start(stage.resource, command) as process:
+            for line in map(str.rstrip, process.stdout):
+                if line and not ADVICE.match(line):
+                    show(line)
+                    tail.append(line)
+            code = process.wait()
+    except StoppedError as stopped:
+        return Cancelled(message=str(stopped))
+    return outcome(code, list(tail))
+
+
+def make_show(name: str) -> Callable[[str], None]:
+    """Return a function that logs a line of stage ``name`` and, where it tells progress, updates an artifact."""
+    log, artifact = get_run_logger(), None
+
+    def show(line: str) -> None:
+        nonlocal artifact
+        match = PROGRESS.match(line)
+        log.info(line.removeprefix("::progress "))
+        if not match:
+            return
+        percent = 100 * int(match[2]) / max(1, int(match[3]))
+        text = f"{name}: {match[2]} of {match[3]}{match[4]}"
+        if artifact is None:
+            artifact = create_progress_artifact(percent, key=re.sub("[^a-z0-9]+", "-", name.lower()), description=text)
+        else:
+            update_progress_artifact(artifact, percent, description=text)
+
+    return show
+
+
+def outcome(code: int, lines: list[str]) -> State:
+    """Return the state that dvc's exit code and last lines mean."""
+    if code == 0 and any("didn't change, skipping" in line for line in lines):
+        return Completed(name="UpToDate", message="Its dependencies came out as they were.")
+    if code == 0 and any("is cached - skipping run" in line for line in lines):
+        return Completed(name="RunCache", message="DVC had the result of an earlier run.")
+    if code == 0:
+        return Completed(message="It ran.")
+    if code < 0:
+        return Failed(name="Stopped", message=f"dvc was ended by signal {-code}.")
+    accident = any(BEGAN in line for line in lines) and not any(REFUSAL.match(line) for line in lines)
+    return Failed(name="Failed" if accident else "Refused", message=lines[-1] if lines else "No output.")

@@ -1,0 +1,107 @@
+"""A tiny DVC repository to run, and one Prefect server for the whole session; both real, both thrown away."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PIPELINE = """
+stages:
+  prepare:
+    foreach: [speech, vision]
+    do:
+      cmd: echo ${item} > ${item}.txt && echo "::progress prepare-${item} 3/4 9.0 rows/s ETA 0 s"
+      outs: ["${item}.txt"]
+  pretrain:
+    foreach: [speech, vision]
+    do:
+      cmd: sh settings/${item}.sh && cp ${item}.txt ${item}.model
+      meta: {resource: gpu, retries: 1}
+      deps: ["${item}.txt", "settings/${item}.sh"]
+      outs: ["${item}.model"]
+  report:
+    cmd: cat speech.model vision.model > report.txt
+    deps: [speech.model, vision.model]
+    outs: [report.txt]
+"""
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return environment variables for processes that touch nothing outside of temporary folders."""
+    folder = tmp_path_factory.mktemp("home")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "DVC_"))}
+    return kept | {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_SITE_CACHE_DIR": str(folder / "dvc"),
+        "DVC_GLOBAL_CONFIG_DIR": str(folder / "dvc"),
+    }
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Path:
+    """Return the tiny repository as it is before anything ran."""
+    folder = tmp_path_factory.mktemp("template")
+    (folder / "settings").mkdir()
+    for name in ("speech", "vision"):
+        (folder / "settings" / f"{name}.sh").write_text("true\n")
+    (folder / "dvc.yaml").write_text(PIPELINE)
+    (folder / "flows").symlink_to(ROOT / "flows")
+    for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
+        subprocess.run(command, cwd=folder, env=environment, check=True, timeout=60)
+    return folder
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, template: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Change to a fresh copy of the tiny repository and return it."""
+    folder = tmp_path / "workspace"
+    shutil.copytree(template, folder, symlinks=True)
+    for name in ("DVC_NO_ANALYTICS", "DVC_SITE_CACHE_DIR", "DVC_GLOBAL_CONFIG_DIR"):
+        monkeypatch.setenv(name, environment[name])
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(environment: dict[str, str]) -> Iterator[str]:
+    """Run a Prefect server on a free port and yield its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/api/health", process)
+        yield f"http://127.0.0.1:{port}/api"
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def wait_for(url: str, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+        else:
+            return
+    pytest.fail("the Prefect server did not start")
