@@ -2,20 +2,21 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from d2v_core.config import require
-from d2v_core.data import order
-from d2v_core.data.loader import prefetch
+from d2v_core.data.order import Batch, key
 from d2v_core.data.table import Row, Table
 from d2v_core.errors import UserError
 from d2v_core.model.supervised import HeadConfig, Supervised
 from d2v_core.setup import Setup
-from d2v_core.training.loop import LoopConfig, Record, fit
-from d2v_core.training.optimizer import OptimizerConfig, make_optimizer
+from d2v_core.training.loop import LoopConfig, Record
+from d2v_core.training.optimizer import OptimizerConfig
+from d2v_core.training.resume import fit_resumably
 
 ROWS_AT_ONCE = 32
 Labels = Callable[[Sequence[Row]], Tensor]
@@ -43,22 +44,22 @@ class FinetuneConfig:
 
 
 def finetune(
-    setup: Setup, config: FinetuneConfig, model: Supervised, table: Table, labels: Labels, seed: int, device: torch.device
-) -> Iterator[Record]:
-    """Train ``model`` on the labelled rows of ``table`` and yield a record after every update, empty unless due."""
+    setup: Setup, config: FinetuneConfig, model: Supervised, table: Table, labels: Labels, seed: int, state: Path
+) -> Iterator[tuple[int, Record]]:
+    """Train ``model`` on the labelled rows of ``table``, on the device it is on.
+
+    Yields (updates done, record) after every update; resume state is kept in the folder ``state``.
+    """
     rows = labelled_rows(table, config, seed)
 
-    def make(batch: order.Batch) -> dict[str, Tensor]:
+    def make(batch: Batch) -> dict[str, Tensor]:
         numbers = rows[batch.rows]
         chosen = [table[row] for row in numbers]
-        rngs = [order.key(seed, batch.epoch, int(row)) for row in numbers] if config.augment else None
-        inputs = setup.modality.batch(chosen, rngs, setup.config)
-        return {name: tensor.to(device) for name, tensor in (inputs | {"labels": labels(chosen)}).items()}
+        rngs = [key(seed, batch.epoch, int(row)) for row in numbers] if config.augment else None
+        return setup.modality.batch(chosen, rngs, setup.config) | {"labels": labels(chosen)}
 
-    optimizer = make_optimizer(model, config.optimizer)
     lengths = setup.modality.lengths(table, setup.config)[rows]
-    batches = prefetch(make, order.stream(lengths, config.batch, seed))
-    return fit(model.to(device), optimizer, batches, config.loop, config.optimizer, seed)
+    return fit_resumably(model, make, lengths, config.batch, config.loop, config.optimizer, seed=seed, state=state)
 
 
 def labelled_rows(table: Table, config: FinetuneConfig, seed: int) -> np.ndarray:
@@ -67,7 +68,7 @@ def labelled_rows(table: Table, config: FinetuneConfig, seed: int) -> np.ndarray
         rows = np.flatnonzero([bool(text) for text in table.column("text")])
     else:
         found = np.array([-1 if label is None else label for label in table.column("label")])
-        shuffled = order.key(seed, 0).permutation(len(found))
+        shuffled = key(seed, 0).permutation(len(found))
         wanted = config.per_class or len(found)
         groups = [shuffled[found[shuffled] == label][:wanted] for label in range(len(table.classes))]
         rows = np.sort(np.concatenate(groups)) if groups else np.empty(0, dtype=int)

@@ -24,6 +24,13 @@ class Setup:
         """Return a new encoder with random weights."""
         return Encoder(self.modality.Local(self.config, self.trunk), Transformer(self.trunk))
 
+    def describe(self) -> dict:
+        """Return the plain values from which ``make_setup`` builds this setup again."""
+        model = dataclasses.asdict(self.config)
+        table = model.pop("table")
+        trunk = dataclasses.asdict(self.trunk)
+        return {"modality": self.name, "version": 1, "table": table, "model": {**model, "trunk": trunk}}
+
 
 def make_setup(name: str, block: Mapping, where: str) -> Setup:
     """Build the setup of modality ``name`` from its params block; ``where`` names the block in errors.

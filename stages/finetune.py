@@ -3,16 +3,19 @@
 Both origins share everything but the first weights: rows, order, schedule and seeds.
 """
 
+import hashlib
+from dataclasses import asdict
+
 import torch
 
 from d2v_core.data.files import publish_folder
+from d2v_core.data.table import digest
 from d2v_core.errors import UserError
 from d2v_core.finetuning import finetune
 from d2v_core.model.supervised import Supervised
 from d2v_core.run import write_run
 from stages import runner, tasks, training
 from stages.paths import PLOTS
-from stages.pretrain import describe
 from stages.progress import track
 from stages.tasks import ORIGINS, Task
 
@@ -22,28 +25,42 @@ def main(name: str, origin: str) -> None:
     if origin not in ORIGINS:
         raise UserError(f"the origin of the weights must be one of {', '.join(ORIGINS)}, not {origin!r}.")
     task = tasks.read_task(name)
-    home = tasks.run_folder(name, origin, 0).parent
     records = []
-    with publish_folder(home) as folder:
+    with publish_folder(tasks.run_folder(name, origin, 0).parent) as folder:
         for seed in task.train.seeds:
-            model = start(task, origin, seed)
-            records += [{"seed": seed, **record} for record in train(task, model, seed, f"finetune-{name}-{origin}")]
-            run = {**describe(task.setup), "task": name, "origin": origin, "seed": seed, "symbols": task.symbols}
+            torch.manual_seed(seed)
+            model = tasks.pretrained_model(task) if origin == "pretrained" else task.model(task.setup)
+            records += [{"seed": seed, **row} for row in train(task, model, seed, f"finetune-{name}-{origin}")]
+            run = {**task.setup.describe(), "task": name, "origin": origin, "seed": seed, "symbols": task.symbols}
             write_run(folder / f"seed-{seed}", run, model.state_dict())
-    training.write_csv(PLOTS / name / f"{origin}.csv", [{key: f"{value:.6g}" for key, value in r.items()} for r in records])
+    training.write_csv(PLOTS / name / f"{origin}.csv", records)
 
 
-def start(task: Task, origin: str, seed: int) -> Supervised:
-    """Return the model before its first update."""
-    torch.manual_seed(seed)
-    return tasks.pretrained_model(task) if origin == "pretrained" else task.model(task.setup)
+def train(task: Task, model: Supervised, seed: int, label: str) -> list[dict[str, str]]:
+    """Train ``model`` in place, going on where a stopped run of the same kind was, and return its records."""
+    model.to(training.pick_device())
+    identity = {
+        "train": asdict(task.train),
+        "seed": seed,
+        "table": digest(task.folder),
+        "weights": weights_digest(model),
+    }
+    with training.resume_state(label, identity) as state:
+        log = training.CsvLog(state / "log.csv")
+        steps = finetune(task.setup, task.train, model, task.table("train"), task.labels, seed, state)
+        for _, record in track(steps, f"{label}-{seed}", task.train.loop.updates, unit="updates"):
+            if record:
+                log.write(record)
+    return log.rows
 
 
-def train(task: Task, model: Supervised, seed: int, label: str) -> list[dict[str, float]]:
-    """Train ``model`` in place and return its records."""
-    steps = finetune(task.setup, task.train, model, task.table("train"), task.labels, seed, training.pick_device())
-    shown = track(steps, f"{label}-{seed}", task.train.loop.updates, unit="updates")
-    return [record for record in shown if record]
+def weights_digest(model: Supervised) -> str:
+    """Return a digest of the weights from which the training starts."""
+    content = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        content.update(name.encode())
+        content.update(tensor.cpu().numpy().tobytes())
+    return content.hexdigest()
 
 
 if __name__ == "__main__":

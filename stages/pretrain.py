@@ -9,8 +9,6 @@ from dataclasses import asdict
 from d2v_core.data import table as tables
 from d2v_core.pretraining import PretrainConfig, pretrain
 from d2v_core.run import write_run
-from d2v_core.setup import Setup
-from d2v_core.training import checkpoint
 from stages import params, runner, training
 from stages.paths import METRICS, MODELS, PLOTS, TABLES
 from stages.progress import track
@@ -22,9 +20,9 @@ def main(name: str) -> None:
     config = params.read(PretrainConfig, f"modalities.{name}.pretrain")
     seed = params.get("seed")
     table = tables.Table(TABLES / name, "train", setup.modality.columns)
-    identity = {**describe(setup), "pretrain": asdict(config), "seed": seed, "table_digest": tables.digest(TABLES / name)}
-    state = training.state_folder(f"pretrain-{name}", identity)
-    with checkpoint.only_writer(state):
+    digest = tables.digest(TABLES / name)
+    identity = {**setup.describe(), "pretrain": asdict(config), "seed": seed, "table_digest": digest}
+    with training.resume_state(f"pretrain-{name}", identity) as state:
         log = training.CsvLog(state / "log.csv")
         latest: dict[str, float] = {}
         steps = pretrain(setup, config, table, seed, state, training.pick_device())
@@ -36,14 +34,6 @@ def main(name: str) -> None:
         write_run(MODELS / "pretrain" / name, {**identity, "updates": update}, weights(model))
         training.write_csv(PLOTS / name / "pretrain.csv", log.rows)
         training.write_json(METRICS / name / "pretrain.json", summary(log.rows))
-        checkpoint.clear(state)
-
-
-def describe(setup: Setup) -> dict:
-    """Return the plain values from which ``make_setup`` builds ``setup`` again."""
-    config = asdict(setup.config)
-    table = config.pop("table")
-    return {"modality": setup.name, "version": 1, "table": table, "model": {**config, "trunk": asdict(setup.trunk)}}
 
 
 def weights(model: object) -> dict:

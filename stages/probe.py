@@ -48,15 +48,14 @@ def main(name: str) -> None:
     config = params.read(ProbeConfig, f"tasks.{name}.probe")
     probe = probe_letters if task.transcribes else probe_classes
     metrics = {
-        origin: {
-            split: tasks.spread_over_seeds([result[split] for result in results]) for split in ("valid", "test")
-        }
+        origin: {split: tasks.spread_over_seeds([result[split] for result in results]) for split in ("valid", "test")}
         for origin in ("pretrained", "random")
         for results in [[probe(task, config, origin, seed) for seed in config.seeds]]
     }
     training.write_json(METRICS / name / "probe.json", metrics)
     for origin, splits in metrics.items():
-        print(f"{name} {origin}: " + ", ".join(f"{metric} {values['mean']}" for metric, values in splits["test"].items()))
+        shown = ", ".join(f"{metric} {values['mean']}" for metric, values in splits["test"].items())
+        print(f"{name} {origin}: {shown} on test")
 
 
 def frozen_model(task: Task, origin: str, seed: int, updates: int) -> torch.nn.Module:
@@ -71,7 +70,8 @@ def probe_letters(task: Task, config: ProbeConfig, origin: str, seed: int) -> di
     model = frozen_model(task, origin, seed, config.updates)
     loop = replace(task.train.loop, updates=config.updates)
     optimizer = replace(task.train.optimizer, rate=config.rate)
-    train(replace(task, train=replace(task.train, loop=loop, optimizer=optimizer)), model, seed, f"probe-{task.name}-{origin}")
+    probing = replace(task, train=replace(task.train, loop=loop, optimizer=optimizer))
+    train(probing, model, seed, f"probe-{task.name}-{origin}")
     scores = {}
     for split in ("valid", "test"):
         table = task.table(split)

@@ -86,7 +86,7 @@ def read_task(name: str) -> Task:
     else:
         symbols = Table(folder, "train", setup.modality.columns).classes
     if not symbols:
-        raise UserError(f"{folder} has no labels, so task {name!r} has nothing to learn; label the corpus or drop the task.")
+        raise UserError(f"{folder} has no labels, so task {name!r} has nothing to learn; label it or drop the task.")
     return Task(name, setup, folder, train, tuple(symbols))
 
 

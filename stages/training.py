@@ -4,13 +4,15 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from d2v_core.data.files import publish
 from d2v_core.setup import Setup, make_setup
+from d2v_core.training import checkpoint
 from stages import params
 from stages.paths import STATE
 
@@ -29,11 +31,18 @@ def pick_device() -> torch.device:
     return torch.device("cpu")
 
 
-def state_folder(stage: str, identity: Mapping) -> Path:
-    """Return the folder of a run's resume state, named by a fingerprint of everything the run depends on."""
+@contextmanager
+def resume_state(stage: str, identity: Mapping) -> Iterator[Path]:
+    """Hold the folder of a run's resume state, named by a fingerprint of all that the run depends on.
+
+    It is emptied when the block ends well. Raises UserError when another trainer holds it.
+    """
     root = Path(os.environ.get("D2V_STATE", STATE / "checkpoints"))
     fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    return root / stage / fingerprint
+    folder = root / stage / fingerprint
+    with checkpoint.only_writer(folder):
+        yield folder
+        checkpoint.clear(folder)
 
 
 class CsvLog:

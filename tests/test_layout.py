@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,7 @@ def imports(path: Path) -> set[str]:
 
 
 def standard(name: str) -> bool:
-    import sys
-
-    return name.split(".")[0] in sys.stdlib_module_names
+    return name.partition(".")[0] in sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

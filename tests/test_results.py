@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stages import pretrain, prepare, probe, vocabulary
+from stages import prepare, pretrain, probe, vocabulary
 from stages.sample.__main__ import main as sample
 
 ROOT = Path(__file__).parents[1]

@@ -62,7 +62,7 @@ def place_block(rng: np.random.Generator, mask: np.ndarray, left: int, smallest:
 
 
 def token_spans(rng: np.random.Generator, tokens: int, probability: float, length: int) -> np.ndarray:
-    """Return a mask [T] bool over a text: like ``spans``, but any token can be hit and runs are cut at the end (4.2)."""
+    """Return a mask [T] bool over a text: like ``spans``, but any token can be hit (reference 4.2)."""
     count = min(int(probability * tokens / length + rng.random()), tokens)
     starts = rng.choice(tokens, count, replace=False)
     mask = np.zeros(tokens + length, dtype=bool)

@@ -65,7 +65,7 @@ class Table:
         self.shards = [open_shard(self.folder / name, columns) for name in names]
         self.starts = np.cumsum([0] + [shard.rows for shard in self.shards])
         if len(self) == 0:
-            raise UserError(f"{self.folder} has no rows in its {split!r} split; check the corpus and its holdout shares.")
+            raise UserError(f"{self.folder} has no rows in its {split!r} split; check the corpus and `holdout`.")
 
     def __len__(self) -> int:
         return int(self.starts[-1])

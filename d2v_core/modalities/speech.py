@@ -122,7 +122,7 @@ def batch(rows: Sequence[Row], rngs: Sequence[np.random.Generator] | None, confi
     if rngs is None:
         padded = nn.utils.rnn.pad_sequence([torch.from_numpy(wave) for wave in waves], batch_first=True)
         return {"inputs": padded, "lengths": torch.tensor([len(wave) for wave in waves])}
-    size = min(min(len(wave) for wave in waves), int(config.crop.max_seconds * config.table.sample_rate))
+    size = min(int(config.crop.max_seconds * config.table.sample_rate), *map(len, waves))
     offsets = [rng.integers(len(wave) - size + 1) for wave, rng in zip(waves, rngs, strict=True)]
     crops = np.stack([wave[offset : offset + size] for wave, offset in zip(waves, offsets, strict=True)])
     return {"inputs": torch.from_numpy(crops)}

@@ -1,5 +1,6 @@
 """ONE loop for pretraining and fine-tuning: a generator that trains and yields a record whenever one is due."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -59,8 +60,8 @@ def fit(
         done = update + 1
         if done % loop.log_every == 0 or done == loop.updates:
             mean = float(sum(loss.total.detach() for loss in losses) / count)
-            if mean != mean or abs(mean) == float("inf"):
-                raise UserError(f"the loss became {mean} at update {update}; lower optimizer.rate or raise its warm-up.")
+            if not math.isfinite(mean):
+                raise UserError(f"the loss became {mean} at update {update}; lower optimizer.rate or warm up longer.")
             yield {"update": done, "loss": mean, "rate": rate, "norm": float(norm), **describe(losses[-1], model)}
         else:
             yield {}

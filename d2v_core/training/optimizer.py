@@ -35,7 +35,7 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         require(self.rate > 0, f"rate must be positive, not {self.rate}.")
         wanted = 3 if self.schedule == "tri_stage" else 1
-        require(len(self.phases) == wanted, f"phases must hold {wanted} share(s) for {self.schedule}, not {len(self.phases)}.")
+        require(len(self.phases) == wanted, f"phases must hold {wanted} share(s) for the schedule {self.schedule}.")
         require(all(0 <= share <= 1 for share in self.phases), f"phases must be shares in [0, 1], not {self.phases}.")
         require(0 <= self.final <= 1, f"final must be in [0, 1], not {self.final}.")
         require(self.clip >= 0, f"clip must not be negative, but is {self.clip}.")

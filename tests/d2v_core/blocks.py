@@ -1,6 +1,7 @@
 """Small params blocks and batches for tests of the core."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from d2v_core.data.order import key
 from d2v_core.pretraining import PretrainConfig, make_model
 from d2v_core.setup import Setup, make_setup
 
-PARAMS = yaml.safe_load(open("params.yaml"))  # the real one, so that tests follow it
+PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())  # the real one: tests follow it
 MODALITIES = ("speech", "vision", "text")
 
 

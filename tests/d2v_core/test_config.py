@@ -36,7 +36,7 @@ def test_nested_blocks_lists_and_numbers_are_converted():
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
-        ({"count": 1, "inner": {"rate": 1.0, "kimd": "a"}}, "block.inner.kimd is not a known key. Did you mean 'kind'?"),
+        ({"count": 1, "inner": {"rate": 1.0, "kimd": "a"}}, "inner.kimd is not a known key. Did you mean 'kind'?"),
         ({"inner": {"rate": 1.0}}, "block.count is missing"),
         ({"count": 1.5, "inner": {"rate": 1.0}}, "block.count must be int, not 1.5"),
         ({"count": True, "inner": {"rate": 1.0}}, "block.count must be int, not True"),

@@ -95,8 +95,9 @@ def golden(name: str, changes: dict) -> tuple[Data2Vec, dict[str, torch.Tensor]]
     teacher = {prefix + key[9:]: value for key, value in dumped.items() if key.startswith("ema_init/")}
     teacher = {key: value for key, value in translate(teacher).items() if key in own}
     model.teacher.encoder.load_state_dict(translated | teacher)
-    model.head.load_state_dict({key.rpartition("head.")[2]: student[key] for key in student if "regression_head" in key}
-                               or {key[11:]: student[key] for key in student if key.startswith("final_proj.") and changes["file"] == "audio"})  # fmt: skip
+    heads = {"text": "encoder.regression_head.", "speech": "final_proj.", "vision": "none."}
+    own_head = {key.removeprefix(heads[name]): value for key, value in student.items() if key.startswith(heads[name])}
+    model.head.load_state_dict(own_head)
     return model.train(), dumped
 
 
@@ -131,11 +132,9 @@ CASES = {
         "trunk": {"feedforward": 128, "epsilon": 1e-5},
         "local": {"patch": 8, "positions": 0.0},
         "model": {
-            "augment": {
-                "area": 1.0, "aspect": 1.0, "turn": 0.0, "flip": False, "jitter": 0.0,
-                "mean": [0.0] * 3, "std": [1.0] * 3,
-            }
-        },  # fmt: skip
+            "augment": dict.fromkeys(("turn", "jitter"), 0.0)
+            | {"area": 1.0, "aspect": 1.0, "flip": False, "mean": [0.0] * 3, "std": [1.0] * 3}
+        },
         "objective": {
             "targets": {"result": "block", "norm_each": [], "norm_mean": ["layer"]},
             "loss": {"beta": 2.0, "scale": "inverse_sqrt_width"},
@@ -184,4 +183,4 @@ def test_six_losses_over_five_updates_are_the_references(name):
         with torch.no_grad():
             for parameter, gradient in zip(trained, gradients, strict=True):
                 if gradient is not None:
-                    parameter -= 0.1 * gradient
+                    parameter.sub_(0.1 * gradient)

@@ -63,7 +63,7 @@ def test_more_target_layers_than_blocks_are_refused(tmp_path):
     setup, config = configure("vision")
     targets = replace(config.objective.targets, layers=3)
     config = replace(config, objective=replace(config.objective, targets=targets))
-    with pytest.raises(UserError, match="targets.layers must be in 1-2"):
+    with pytest.raises(UserError, match=r"targets\.layers must be in 1-2"):
         run(setup, config, make_table(tmp_path / "table", "vision", setup), tmp_path / "state")
 
 

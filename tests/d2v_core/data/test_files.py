@@ -9,9 +9,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_trace(tmp_path):
     path = tmp_path / "file"
     with publish(path) as temporary:
         temporary.write_text("old")
-    with pytest.raises(KeyboardInterrupt), publish(path) as temporary:
-        temporary.write_text("half of the n")
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with publish(path) as temporary:
+            temporary.write_text("half of the n")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 

@@ -87,5 +87,6 @@ def test_the_sizes_of_the_paper_give_the_parameters_of_the_paper():
     from d2v_core.setup import make_setup
 
     with torch.device("meta"):
-        encoder = make_setup("speech", block | {"model": block["model"] | {"trunk": trunk, "local": local}}, "").encoder()
+        model = block["model"] | {"trunk": trunk, "local": local}
+        encoder = make_setup("speech", block | {"model": model}, "").encoder()
     assert sum(parameter.numel() for parameter in encoder.parameters()) == 93_164_288

@@ -42,7 +42,7 @@ def test_masked_words_are_replaced_before_the_student_reads_them():
 
 @pytest.mark.parametrize("name", MODALITIES)
 def test_the_teacher_is_the_student_at_first_and_its_average_afterwards(name):
-    setup, model = small_model(name)
+    _, model = small_model(name)
     start = {key: value.clone() for key, value in model.student.named_parameters()}
     model.begin_update(0)
     for key, value in model.teacher.encoder.named_parameters():

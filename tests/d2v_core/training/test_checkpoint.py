@@ -49,7 +49,8 @@ def test_a_second_trainer_is_refused(tmp_path):
         "with only_writer(pathlib.Path(sys.argv[1])): pass"
     )
     with checkpoint.only_writer(tmp_path):
-        second = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+        command = [sys.executable, "-c", code, str(tmp_path)]
+        second = subprocess.run(command, capture_output=True, text=True, check=False)
     assert second.returncode != 0
     assert "is in use by another trainer" in second.stderr
     with checkpoint.only_writer(tmp_path):

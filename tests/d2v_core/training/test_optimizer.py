@@ -46,7 +46,10 @@ def test_biases_norms_and_scaled_parameters_have_their_own_groups():
     assert {group["weight_decay"] for group in everything.param_groups} == {0.01}
 
 
-@pytest.mark.parametrize("change", [{"rate": 0.0}, {"phases": (0.1, 0.2)}, {"phases": (1.5,)}, {"final": 2.0}, {"clip": -1.0}])
+WRONG = [{"rate": 0.0}, {"phases": (0.1, 0.2)}, {"phases": (1.5,)}, {"final": 2.0}, {"clip": -1.0}]
+
+
+@pytest.mark.parametrize("change", WRONG)
 def test_numbers_out_of_range_are_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         replace(CONFIG, **change)
