@@ -16,7 +16,7 @@ repro: $(INSTALLED)
 	@python -m stages.timings
 
 test: lint
-	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadgroup
+	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)
 	@ruff check .

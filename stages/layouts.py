@@ -20,7 +20,7 @@ from d2v_core.errors import UserError
 AUDIO = {".flac", ".wav", ".ogg", ".mp3", ".opus", ".aiff"}
 IMAGES = {".png", ".jpg", ".jpeg", ".gif", ".webp"}
 PARTS = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "test": "test"}
-COLUMNS = {name: pl.String for name in ("id", "path", "part", "group", "label", "text")}
+COLUMNS = dict.fromkeys(("id", "path", "part", "group", "label", "text"), pl.String)
 Record = dict[str, str | None]
 
 
@@ -32,7 +32,7 @@ class HoldoutConfig:
     test: float
 
     def __post_init__(self) -> None:
-        require(0 <= self.valid and 0 <= self.test and self.valid + self.test < 1, "valid + test must be in [0, 1).")
+        require(min(self.valid, self.test) >= 0 and self.valid + self.test < 1, "valid + test must be in [0, 1).")
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,12 @@ def files(root: Path, suffixes: set[str]) -> list[Path]:
 
 def part_of(name: str, parts: Mapping[str, str]) -> str | None:
     """Return the part that a folder or file name begins with, as ``train`` in ``train-clean-100``; None if none."""
-    return next((part for part in sorted(parts, key=len, reverse=True) if name.split("-")[0] == part), None)
+    beginning = name.partition("-")[0]
+    return beginning if beginning in parts else None
 
 
 def librispeech(root: Path, corpus: CorpusConfig) -> Iterator[Record]:
-    """Read ``[<part>-*/]<speaker>/<chapter>/<utterance>.flac`` with transcripts in ``*.trans.txt``, where there are any.
+    """Read ``[<part>-*/]<speaker>/<chapter>/<utterance>.flac``, with transcripts in ``*.trans.txt`` if there are any.
 
     A ``splits.tsv`` at the root, with columns utt_id and split, names the parts if it is there.
     """
@@ -119,7 +120,7 @@ def librispeech(root: Path, corpus: CorpusConfig) -> Iterator[Record]:
         raise UserError(f"{listing} has no columns 'utt_id' and 'split' in its header; add them or remove the file.")
     listed = {row["utt_id"]: row["split"] for row in rows}
     transcripts = dict(
-        line.split(maxsplit=1) for path in files(root, {".txt"}) if path.name.endswith(".trans.txt")
+        line.rstrip().split(maxsplit=1) for path in files(root, {".txt"}) if path.name.endswith(".trans.txt")
         for line in read_lines(path) if len(line.split()) > 1
     )  # fmt: skip
     for path in files(root, AUDIO):
@@ -161,7 +162,9 @@ def tsv(root: Path, corpus: CorpusConfig) -> Iterator[Record]:
                 if path.stem not in corpus.parts:
                     break
                 names = f"{corpus.sentence!r} and {corpus.category!r}"
-                raise UserError(f"{path} has no columns {names} in its header; set `sentence` and `category`.")
+                raise UserError(
+                    f"{path} has no columns {names}; set `sentence` and `category`, or leave it out of `parts`."
+                )
             name = f"{path.stem}-{number:07d}"
             label, words = row[corpus.category], row[corpus.sentence]
             yield {"id": name, "path": None, "part": path.stem, "group": name, "label": label, "text": words}

@@ -15,13 +15,20 @@ T = TypeVar("T")
 
 PATH = Path("params.yaml")
 BLOCKS = {  # what every block of these groups may hold
-    "modalities": ("version", "corpus", "vocabulary", "table", "model", "pretrain"),
-    "labelled": ("modality", "corpus"),
-    "tasks": ("modality", "table", "train", "probe"),
+    "modalities": {
+        "version": int,
+        "corpus": Mapping,
+        "vocabulary": Mapping,
+        "table": Mapping,
+        "model": Mapping,
+        "pretrain": Mapping,
+    },
+    "labelled": {"modality": str, "corpus": Mapping},
+    "tasks": {"modality": str, "table": str, "train": Mapping, "probe": Mapping},
 }
 
 
-class Loader(yaml.SafeLoader):
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """Reads 1e-05 as a number, as YAML 1.2 and DVC do."""
 
 
@@ -38,11 +45,21 @@ def load(path: Path = PATH) -> dict:
         raise UserError(f"{path} is missing; run from the project's folder.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    for group, keys in BLOCKS.items():
-        for name, block in mapping(mapping(values, str(path)).get(group) or {}, f"{path}: {group}").items():
-            where = f"{path}: {group}.{name}"
-            check_keys(mapping(block, where), keys, where)
+    check(mapping(values, str(path)), path)
     return values
+
+
+def check(values: Mapping, path: Path) -> None:
+    """Raise UserError unless the seed is one and every block holds what it may; the stages check what is inside."""
+    if convert(int, values.get("seed", 0), f"{path}: seed") < 0:
+        raise UserError(f"{path}: seed must not be negative, but is {values['seed']}.")
+    for group, kinds in BLOCKS.items():
+        for name, block in mapping(values.get(group) or {}, f"{path}: {group}").items():
+            where = f"{path}: {group}.{name}"
+            check_keys(mapping(block, where), kinds, where)
+            for key, value in block.items():
+                inner = f"{where}.{key}"
+                mapping(value, inner) if kinds[key] is Mapping else convert(kinds[key], value, inner)
 
 
 def mapping(value: object, where: str) -> Mapping:
@@ -57,13 +74,13 @@ def get(key: str, kind: type[T] = object, path: Path = PATH) -> T:
     value: object = load(path)
     walked = str(path)
     for part in key.split("."):
-        known = [str(name) for name in mapping(value, walked)]
+        known = [name for name in mapping(value, walked) if isinstance(name, str)]
         walked = f"{walked}: {part}" if walked == str(path) else f"{walked}.{part}"
         if part not in known:
             near = difflib.get_close_matches(part, known, n=1, cutoff=0.0)
             raise UserError(f"{walked} is missing" + (f"; the nearest key there is {near[0]!r}." if near else "."))
         value = value[part]
-    return convert(kind, value, walked)
+    return value if kind is object else convert(kind, value, walked)
 
 
 def read(cls: type[T], key: str, path: Path = PATH) -> T:

@@ -6,8 +6,9 @@ run. The shards are the same bytes for any number of workers.
 
 import json
 import os
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -25,8 +26,9 @@ from stages import params, readers, runner
 from stages.layouts import CorpusConfig, Record, manifest
 from stages.paths import METRICS, TABLES, VOCABULARIES
 from stages.progress import track
-from stages.vocabulary import read_symbols
+from stages.symbols import read_symbols
 
+SECONDS_ALONE = 3.0
 DROPPED = {"id": pl.String, "path": pl.String, "split": pl.String, "reason": pl.String, "detail": pl.String}
 
 
@@ -56,12 +58,14 @@ def main(name: str) -> None:
     """Write the table of a modality or labelled corpus to ``data/tables/<name>`` and its counts to ``metrics``."""
     modality, corpus, table = read_blocks(name)
     symbols = len(read_symbols(modality))
-    items = manifest(corpus, params.get("seed", int))
+    items = manifest(corpus, params.get("seed"))
     first = items["id"].is_first_distinct()
     duplicates = items.filter(~first).with_columns(reason=pl.lit("duplicate id"), detail=pl.lit(""))
     classes = tuple(sorted(set(items.filter(pl.col("split") == "train")["label"].drop_nulls())))
     with publish_folder(TABLES / name) as folder:
-        shards = plan(items.filter(first), folder, corpus.rows_per_shard, modality, table, classes)
+        shards = plan(
+            items.filter(first), folder, corpus.rows_per_shard, modality=modality, table=table, classes=classes
+        )
         done = run_all(shards, name)
         dropped = duplicates.select(*DROPPED).to_dicts() + [row for result in done for row in result.dropped]
         counts = count(items, shards, done, dropped, modality)
@@ -86,7 +90,7 @@ def read_blocks(name: str) -> tuple[str, CorpusConfig, object]:
 
 
 def plan(
-    items: pl.DataFrame, folder: Path, size: int, modality: str, table: object, classes: tuple[str, ...]
+    items: pl.DataFrame, folder: Path, size: int, *, modality: str, table: object, classes: tuple[str, ...]
 ) -> list[Shard]:
     """Cut every split into shards of ``size`` items, in the order of their ids."""
     shards = []
@@ -99,15 +103,22 @@ def plan(
 
 
 def run_all(shards: Sequence[Shard], name: str) -> list[Done]:
-    """Write all shards, several at once, and return what became of each, in order."""
-    workers = min(len(shards), os.cpu_count() or 1)
-    if workers == 1:
-        return list(track(map(make_shard, shards), f"prepare-{name}", len(shards), unit="shards"))
+    """Write all shards and return what became of each, in order."""
     try:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            return list(track(pool.map(make_shard, shards), f"prepare-{name}", len(shards), unit="shards"))
+        return list(track(results(shards), f"prepare-{name}", len(shards), unit="shards"))
     except BrokenProcessPool:
         raise UserError(f"a process that decodes {name} was ended; lower rows_per_shard if memory is short.") from None
+
+
+def results(shards: Sequence[Shard]) -> Iterator[Done]:
+    """Write shards in this process, and what is left after ``SECONDS_ALONE`` in several: they take long to start."""
+    workers, began = min(len(shards), os.cpu_count() or 1), time.monotonic()
+    for number, shard in enumerate(shards):
+        if workers > 1 and time.monotonic() - began > SECONDS_ALONE:
+            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                yield from pool.map(make_shard, shards[number:])
+            return
+        yield make_shard(shard)
 
 
 def make_shard(shard: Shard) -> Done:

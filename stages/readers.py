@@ -64,17 +64,23 @@ def read_image(path: Path, channels: int) -> object:
     return to_dtype(image[0] if image.ndim == 4 else image, torch.uint8, scale=True)
 
 
-@lru_cache(maxsize=1)
 def pieces(vocabulary: Path) -> object:
     """Return the sentencepiece model of a vocabulary folder."""
+    path = (vocabulary / "pieces.model").resolve()
+    return load_pieces(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def load_pieces(path: Path, modified: int) -> object:
+    """Return the sentencepiece model in a file; ``modified`` tells it from one that was there before."""
     from sentencepiece import SentencePieceProcessor
 
-    return SentencePieceProcessor(model_file=str(vocabulary / "pieces.model"))
+    return SentencePieceProcessor(model_file=str(path))
 
 
 def encode_document(text: str, vocabulary: Path) -> np.ndarray:
     """Return the ids [tokens] of a document's paragraphs, each closed by the end symbol."""
-    paragraphs = [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
+    paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text) if part.strip()]
     ids = pieces(vocabulary).encode(paragraphs, add_eos=True)
     return np.array([token for paragraph in ids for token in paragraph], dtype=np.int64)
 

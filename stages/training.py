@@ -23,9 +23,10 @@ def read_setup(name: str) -> Setup:
 
 
 def pick_device() -> torch.device:
-    """Return the GPU where there is one; a CPU run is made repeatable to the bit."""
+    """Return the GPU where there is one; a CPU run is made repeatable to the bit, whatever the machine's cores."""
     if torch.cuda.is_available():
         return torch.device("cuda")
+    torch.set_num_threads(params.get("threads", int))
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs a quarter of a step and finds nothing here
     return torch.device("cpu")

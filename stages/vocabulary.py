@@ -46,23 +46,16 @@ def main(name: str) -> None:
         elif config.kind == "pieces":
             size = params.get(f"modalities.{name}.table.vocabulary", int)
             symbols = train_pieces(folder / "pieces.model", training_items(name), size - 1, config)
-        (folder / "vocabulary.json").write_text(json.dumps({"symbols": symbols}, ensure_ascii=False, indent=0) + "\n")
+        (folder / "vocabulary.json").write_text(
+            json.dumps({"symbols": symbols}, ensure_ascii=False, indent=0) + "\n", "utf-8"
+        )
     print(f"{name}: {len(symbols)} symbols")
-
-
-def read_symbols(name: str) -> list[str]:
-    """Return the symbols of modality ``name`` by number; raise UserError when its stage has not run."""
-    path = VOCABULARIES / name / "vocabulary.json"
-    try:
-        return json.loads(path.read_text())["symbols"]
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; run the stage vocabulary@{name}.") from None
 
 
 def training_items(name: str) -> pl.DataFrame:
     """Return the manifest of the training split of modality ``name``."""
     corpus = params.read(CorpusConfig, f"modalities.{name}.corpus")
-    return manifest(corpus, params.get("seed", int)).filter(pl.col("split") == "train")
+    return manifest(corpus, params.get("seed")).filter(pl.col("split") == "train")
 
 
 def letters(items: pl.DataFrame) -> list[str]:
@@ -80,8 +73,9 @@ def train_pieces(path: Path, items: pl.DataFrame, size: int, config: VocabularyC
     try:
         SentencePieceTrainer.train(
             sentence_iterator=lines, model_writer=model, vocab_size=size, model_type="unigram", minloglevel=2,
-            max_sentence_length=LONGEST_LINE, character_coverage=config.coverage, bos_id=0, pad_id=1, eos_id=2, unk_id=3, num_threads=1,
+            character_coverage=config.coverage, max_sentence_length=LONGEST_LINE, num_threads=1,
             normalization_rule_name="nmt_nfkc_cf" if config.lowercase else "nmt_nfkc",
+            bos_id=0, pad_id=1, eos_id=2, unk_id=3,
         )  # fmt: skip
     except RuntimeError as error:
         reason = str(error).rpartition("] ")[2] or "there is no text"

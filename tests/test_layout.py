@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -69,3 +70,10 @@ def test_only_the_modalities_name_a_modality():
         if path.parent.name != "modalities":
             constants = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
             assert not {"speech", "vision"} & {value for value in constants if isinstance(value, str)}
+
+
+def test_training_starts_where_only_the_core_libraries_are():
+    absent = ("dvc", "prefect", "polars", "soundfile", "soxr", "sklearn", "jiwer", "matplotlib", "sentencepiece")
+    code = f"import sys; sys.modules.update(dict.fromkeys({absent})); import stages.pretrain, stages.finetune"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

@@ -1,6 +1,5 @@
 """The sample corpora: repeatable, in the layouts of the real ones, and with nothing shared between splits."""
 
-import dataclasses
 import re
 import sys
 from collections import Counter

@@ -1,0 +1,349 @@
+"""Raw files to tables: every item is accounted for, nothing bad ends the run, and the bytes are always the same."""
+
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import soundfile
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torchvision.io import write_png
+
+from d2v_core import modalities
+from d2v_core.data.table import Table
+from d2v_core.errors import UserError
+from stages import prepare, readers, vocabulary
+from tests.tiny import contents, words, write_audio, write_image
+
+TABLES = Path("data/tables")
+
+
+def table(name: str, split: str = "train", modality: str | None = None) -> Table:
+    return Table(TABLES / name, split, modalities.get(modality or name).columns)
+
+
+def rows(name: str, modality: str | None = None) -> list[dict]:
+    found = table(name, modality=modality)
+    return [found[row] for row in range(len(found))]
+
+
+def dropped(name: str) -> dict[str, tuple[str, str]]:
+    rows = pl.read_parquet(TABLES / name / "dropped.parquet").to_dicts()
+    return {row["id"]: (row["reason"], row["detail"]) for row in rows}
+
+
+def reasons(name: str) -> dict[str, str]:
+    return {item: reason for item, (reason, _) in dropped(name).items()}
+
+
+def write_bad(path: Path, kind: str) -> None:
+    """Write a file with the fault ``kind``; what it is dropped for is ``FAULTS[kind]``."""
+    samples = np.sin(np.arange(8000) / 10).astype(np.float32)
+    if kind == "nothing":
+        path.write_bytes(b"")
+    elif kind == "garbage":
+        path.write_bytes(bytes(range(256)) * 8)
+    elif kind in ("half a flac", "half a wav", "half an mp3"):
+        write_audio(path, 1.0)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        changed = {
+            "no samples": samples[:0],
+            "NaN": np.where(np.arange(8000) == 4000, np.nan, samples),
+            "silence": np.zeros(8000),
+            "too short": samples[:800],
+        }
+        soundfile.write(path, changed[kind], 16000, subtype="FLOAT")
+
+
+FAULTS = {
+    "nothing": (".flac", "unreadable"),
+    "garbage": (".flac", "unreadable"),
+    "half a flac": (".flac", "unreadable"),
+    "half a wav": (".wav", "cut off"),
+    "half an mp3": (".mp3", "cut off"),
+    "no samples": (".wav", "empty"),
+    "NaN": (".wav", "not finite"),
+    "silence": (".wav", "silent"),
+    "too short": (".wav", "duration"),
+}
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    kinds=st.lists(st.sampled_from([*FAULTS, "good", "twin"]), max_size=8),
+    parts=st.randoms(use_true_random=False),
+    rows_per_shard=st.integers(1, 4),
+)
+def test_every_item_is_kept_or_dropped_for_the_right_reason(project, kinds, parts, rows_per_shard):
+    root = project.folder / "data/raw/speech"
+    shutil.rmtree(root, ignore_errors=True)
+    expected = Counter()
+    write_audio(root / "train/1/1-1-good.flac", 0.5)
+    for number, kind in enumerate(kinds):
+        home = root / parts.choice(["train", "dev", "test"]) / "1"
+        home.mkdir(parents=True, exist_ok=True)
+        name = f"1-1-{number}"
+        if kind == "good":
+            write_audio(home / f"{name}.wav", 0.5)
+        elif kind == "twin":
+            write_audio(home / f"{name}.wav", 0.5)
+            shutil.copy(home / f"{name}.wav", home / f"{name}.flac")
+            expected["duplicate id"] += 1
+        else:
+            suffix, reason = FAULTS[kind]
+            write_bad(home / f"{name}{suffix}", kind)
+            expected[reason] += 1
+    corpus = {"max_dropped": 1.0, "rows_per_shard": rows_per_shard, "holdout": {"valid": 0.0, "test": 0.0}}
+    project.set(modalities__speech__corpus=project.params["modalities"]["speech"]["corpus"] | corpus)
+    vocabulary.main("speech")
+    prepare.main("speech")
+    counts = project.json("metrics/speech/counts.json")
+    assert counts["seen"] == 1 + len(kinds) + kinds.count("twin")
+    assert counts["dropped"] == dict(expected)
+    assert counts["seen"] == counts["kept"] + sum(counts["dropped"].values())
+    assert sum(split["seen"] for split in counts["splits"].values()) == counts["seen"]
+    assert sum(split["kept"] for split in counts["splits"].values()) == counts["kept"]
+    assert Counter(reasons("speech").values()) <= expected
+    assert len(pl.read_parquet(TABLES / "speech/dropped.parquet")) == counts["seen"] - counts["kept"]
+    lengths = [len(table("speech", split)) for split, at in counts["splits"].items() if at["rows"]]
+    assert sum(lengths) == counts["kept"]
+
+
+def test_stereo_at_44100_hz_becomes_mono_at_16000_with_the_same_sound(project):
+    root = project.write("speech")
+    time = np.arange(44100) / 44100
+    tone = 0.5 * np.sin(2 * np.pi * 1000 * time)
+    soundfile.write(root / "train-tiny/11/7/stereo.flac", np.stack([tone, 0 * tone], axis=1), 44100)
+    project.done("vocabulary", "speech")
+    project.done("prepare", "speech")
+    (row,) = [row for row in rows("speech") if row["id"] == "stereo"]
+    audio = row["audio"] / 32767
+    assert len(audio) == 16000
+    assert np.abs(np.fft.rfft(audio)).argmax() == 1000
+    assert np.abs(audio[2000:-2000]).max() == pytest.approx(0.25, abs=0.01)
+    assert row["text"] is None
+
+
+def test_a_wav_with_a_header_that_does_not_know_its_length_is_read(tmp_path):
+    path = write_audio(tmp_path / "a.wav", 0.5)
+    header = bytearray(path.read_bytes())
+    for place in (header.index(b"RIFF"), header.index(b"data")):
+        header[place + 4 : place + 8] = b"\xff" * 4
+    path.write_bytes(header)
+    assert len(readers.read_audio(path, 16000)) == 8000
+
+
+def test_a_table_holds_what_the_corpus_holds_and_opens_in_polars(project):
+    project.prepare("speech")
+    for split, speaker in (("train", "11"), ("valid", "21"), ("test", "31")):
+        frame = pl.read_ipc(TABLES / f"speech/{split}-00000.arrow")
+        assert frame["id"][0] == f"{speaker}-7-0000"
+        path = next(Path("data/raw/speech").rglob(f"{speaker}-7-0000.flac"))
+        assert frame["audio"][0].to_list() == soundfile.read(path, dtype="int16")[0].tolist()
+        assert frame["text"][0] == words(f"{speaker}-7-0000", count=3).upper()
+    assert (
+        table("speech")[0]["audio"].tolist() == pl.read_ipc(TABLES / "speech/train-00000.arrow")["audio"][0].to_list()
+    )
+
+
+def test_counts_say_how_much_there_is_in_the_unit_of_the_modality(project):
+    project.prepare("speech")
+    counts = project.json("metrics/speech/counts.json")
+    seconds = sum(soundfile.info(path).duration for path in Path("data/raw/speech").rglob("train*/**/*.flac"))
+    assert counts["unit"] == "seconds"
+    assert counts["splits"]["train"] == {"seen": 8, "kept": 8, "rows": 8, "seconds": pytest.approx(seconds, abs=1e-3)}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grey_and_colour_become_what_the_table_asks_for(project, channels):
+    project.set(
+        modalities__vision__table__channels=channels,
+        modalities__vision__corpus__holdout={"valid": 0.0, "test": 0.0},
+        modalities__vision__model__augment__mean=[0.5] * channels,
+        modalities__vision__model__augment__std=[0.5] * channels,
+    )
+    root = project.write("vision")
+    shades = torch.arange(64, dtype=torch.uint8).reshape(1, 8, 8)
+    write_png(shades, str(root / "train/red/shades.png"))
+    write_png(shades.expand(3, 8, 8), str(root / "train/red/rgb.png"))
+    project.done("vocabulary", "vision")
+    project.done("prepare", "vision")
+    found = {row["id"]: row["image"] for row in rows("vision")}
+    assert {len(image) for image in found.values()} == {64 * channels}
+    for name in ("shades", "rgb"):
+        assert np.array_equal(
+            found[f"train/red/{name}"].reshape(channels, -1), shades.reshape(1, -1).expand(channels, -1)
+        )
+    red, green = (found[f"train/{colour}/1"].reshape(channels, -1).mean(axis=1) for colour in ("red", "green"))
+    assert (red[0] > green[0] + 100) if channels == 3 else (green > red + 40)
+
+
+def test_images_of_every_kind_become_8_bits_per_channel(tmp_path):
+    import PIL.Image
+
+    picture = PIL.Image.fromarray(np.full((6, 9, 3), (200, 40, 40), dtype=np.uint8))
+    deep = PIL.Image.fromarray(np.full((6, 9), 200 * 256 + 7, dtype=np.uint16))
+    picture.convert("RGBA").save(tmp_path / "alpha.png")
+    picture.convert("P").save(tmp_path / "palette.png")
+    picture.convert("CMYK").save(tmp_path / "print.jpg")
+    picture.save(tmp_path / "moving.gif", save_all=True, append_images=[picture.point(lambda value: 255 - value)])
+    picture.save(tmp_path / "web.webp")
+    deep.save(tmp_path / "deep.png")
+    for path in tmp_path.iterdir():
+        image = readers.read_image(path, 3)
+        assert (image.dtype, tuple(image.shape)) == (torch.uint8, (3, 6, 9)), path.name
+        assert abs(int(image[0, 3, 4]) - 200) < 20, path.name
+
+
+def test_every_exif_orientation_is_turned_upright(corpora):
+    paths = sorted((corpora / "vision/exif-orientation").glob("Portrait_*.jpg"))
+    upright, *others = [readers.read_image(path, 1).float() for path in paths]
+    small = torch.nn.functional.adaptive_avg_pool2d
+    for path, image in zip(paths[1:], others, strict=True):
+        assert image.shape == upright.shape, path.name
+        assert (small(image, 24) - small(upright, 24)).abs().mean() < 3, path.name
+
+
+def test_a_cut_off_image_a_foreign_file_and_an_unknown_class_are_dropped_and_named(project):
+    root = project.write("vision")
+    project.set(modalities__vision__corpus__max_dropped=0.2)
+    picture = (root / "train/red/1.png").read_bytes()
+    (root / "train/red/half.png").write_bytes(picture[: len(picture) // 2])
+    (root / "train/blue/text.jpg").write_text("not an image")
+    (root / "train/blue/none.gif").write_bytes(b"")
+    write_image(root / "test/violet/1.png", "red")
+    project.done("vocabulary", "vision")
+    assert project.done("prepare", "vision").splitlines()[-1] == "vision: 40 items seen, 36 kept, 4 dropped"
+    assert reasons("vision") == {
+        "train/red/half": "unreadable",
+        "train/blue/text": "unreadable",
+        "train/blue/none": "unreadable",
+        "test/violet/1": "unknown label",
+    }
+    assert dropped("vision")["test/violet/1"][1] == "'violet' is not among the training labels"
+    row = pl.read_parquet(TABLES / "vision/dropped.parquet").filter(pl.col("id") == "train/red/half").to_dicts()[0]
+    assert row["path"] == "data/raw/vision/train/red/half.png"
+    assert row["split"] in ("train", "valid")
+    assert "RuntimeError" in row["detail"]
+    assert table("vision").classes == ["blue", "green", "red"]
+
+
+def test_labels_are_the_numbers_of_the_sorted_training_classes(project):
+    project.prepare("vision", "text", "topics")
+    found = table("vision", "test")
+    names = [found.classes[label] for label in found.column("label")]
+    assert names == [name.split("/")[1] for name in found.column("id")]
+    sentences = table("topics", modality="text")
+    assert sentences.classes == ["even", "odd"]
+    assert sentences.column("label") == [0, 1] * 4
+    assert set(table("text").column("label")) == {None}
+
+
+def test_text_is_paragraphs_in_blocks_and_survives_a_round_trip(project):
+    root = project.write("text")
+    (root / "train/crlf.txt").write_bytes(b"The cat\r\nsat.\r\n\r\n\r\nA mat\r\n \t\r\non a hill\r\n")
+    project.done("vocabulary", "text")
+    project.done("prepare", "text")
+    pieces = readers.pieces(Path("data/vocabulary/text"))
+    blocks = [row["tokens"].tolist() for row in rows("text") if row["id"] == "train/crlf"]
+    assert all(block[0] == 0 and len(block) <= 16 for block in blocks)
+    assert all(len(block) == 16 for block in blocks[:-1])
+    ids = [token for row in blocks for token in row[1:]]
+    ends = [number for number, token in enumerate(ids) if token == 2]
+    paragraphs = [
+        pieces.decode(ids[start:end]) for start, end in zip([0, *[end + 1 for end in ends]], ends, strict=False)
+    ]
+    assert [" ".join(part.replace("⁇", "").split()) for part in paragraphs] == ["the cat sat.", "a mat", "on a hill"]
+
+
+def test_text_that_is_not_utf_8_or_empty_is_dropped(project):
+    root = project.write("text")
+    project.set(modalities__text__corpus__max_dropped=0.5)
+    (root / "train/latin.txt").write_bytes("Café\n".encode("latin-1"))
+    (root / "train/empty.txt").write_text("")
+    (root / "dev/blank.txt").write_text(" \n\n\t\n")
+    project.done("vocabulary", "text")
+    project.done("prepare", "text")
+    assert reasons("text") == {"train/latin": "unreadable", "train/empty": "empty", "dev/blank": "empty"}
+
+
+def test_sentences_are_cut_to_fit_a_row_and_empty_ones_dropped(project):
+    root = project.write("topics")
+    project.set(labelled__topics__corpus__max_dropped=0.5)
+    with (root / "train.tsv").open("a") as lines:
+        lines.write(f"{words('long', count=60)}\teven\n \todd\nno label\n")
+    project.prepare("text")
+    project.done("prepare", "topics")
+    assert reasons("topics") == {"train-0000009": "empty"}
+    found = {row["id"]: row for row in rows("topics", modality="text")}
+    long = found["train-0000008"]["tokens"]
+    assert (len(long), long[0], long[-1]) == (16, 0, 2)
+    assert found["train-0000010"]["label"] is None
+
+
+def test_too_many_dropped_files_fail_by_name_and_leave_the_old_table(project):
+    project.prepare("vision")
+    before = contents(project.folder / "data/tables")
+    for number in range(6):
+        (project.folder / f"data/raw/vision/train/red/bad{number}.png").write_text("no image")
+    error = project.refused("prepare", "vision")
+    assert error.startswith("error: data/raw/vision: 14% of the items were dropped: {'unreadable': 6}, more than")
+    assert "for example data/raw/vision/train/red/bad" in error
+    assert contents(project.folder / "data/tables") == before
+    assert not project.unfinished
+
+
+def test_a_train_split_without_one_good_file_fails(project):
+    root = project.write("vision")
+    for path in (root / "train").rglob("*.*"):
+        path.write_text("no image")
+    project.set(modalities__vision__corpus__max_dropped=1.0)
+    project.done("vocabulary", "vision")
+    assert "left no rows in its 'train' split; dropped: {'unreadable': 18}" in project.refused("prepare", "vision")
+    assert not (project.folder / "data/tables/vision").exists()
+
+
+def test_workers_and_the_order_of_the_folder_do_not_change_a_byte(project, monkeypatch):
+    project.set(modalities__text__corpus__rows_per_shard=3)
+    project.prepare("text")
+    before = contents(project.folder / "data")
+    assert len([name for name in before if name.startswith("tables/text/train-")]) == 2
+    found = Path.rglob
+    monkeypatch.setattr(Path, "rglob", lambda self, pattern: sorted(found(self, pattern), reverse=True))
+    monkeypatch.setattr(prepare, "SECONDS_ALONE", -1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    shutil.rmtree(TABLES)
+    vocabulary.main("text")
+    prepare.main("text")
+    assert contents(project.folder / "data") == before
+
+
+class EndsItsProcess:
+    """What ends a process that unpickles it, as the kernel does when memory is short."""
+
+    def __reduce__(self):
+        return os._exit, (9,)
+
+
+def test_a_worker_that_is_killed_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "SECONDS_ALONE", -1)
+    shard = prepare.Shard(tmp_path / "train-00000.arrow", "train", [], "vision", EndsItsProcess(), ())
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    with pytest.raises(UserError, match="a process that decodes vision was ended; lower rows_per_shard"):
+        prepare.run_all([shard, shard], "vision")
+
+
+def test_shards_of_any_size_hold_the_same_rows(project):
+    project.prepare("vision")
+    before = table("vision").column("id")
+    project.set(modalities__vision__corpus__rows_per_shard=2)
+    prepare.main("vision")
+    after = table("vision")
+    assert after.column("id") == before
+    assert len(after.shards) == len(before) // 2

@@ -1,0 +1,87 @@
+"""Real corpora, as they come: one changed line of params.yaml (and the names of columns) takes them to scores."""
+
+import polars as pl
+import pytest
+
+from tests.tiny import Project
+
+MEAN = [0.5, 0.5, 0.5]
+
+
+def train_and_score(project: Project, modality: str, task: str) -> dict:
+    """Pretrain and fine-tune a little; return the scores of the pretrained model on test."""
+    project.done("pretrain", modality)
+    for origin in ("pretrained", "scratch"):
+        project.done("finetune", task, origin)
+    project.done("evaluate", task)
+    return project.json(f"metrics/{task}/evaluate.json")["pretrained"]["test"]
+
+
+def rows(table: str) -> dict[str, int]:
+    return {split: len(pl.read_ipc(f"data/tables/{table}/{split}-*.arrow")) for split in ("train", "valid", "test")}
+
+
+def test_librispeech_trains_and_is_transcribed(project, corpora):
+    project.set(modalities__speech__corpus__raw=str(corpora / "speech/LibriSpeech"))
+    project.done("vocabulary", "speech")
+    symbols = project.json("data/vocabulary/speech/vocabulary.json")["symbols"]
+    assert symbols[5:9] == ["E", "T", "A", "O"]
+    assert set(symbols[5:]) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZ'")
+    project.done("prepare", "speech")
+    counts = project.json("metrics/speech/counts.json")
+    assert (counts["seen"], counts["dropped"]) == (240, {})
+    minutes = {split: at["seconds"] / 60 for split, at in counts["splits"].items()}
+    assert minutes == {
+        split: pytest.approx(is_, abs=0.1) for split, is_ in (("train", 39.1), ("valid", 5.1), ("test", 5.4))
+    }
+    speakers = [set(pl.read_ipc(f"data/tables/speech/{s}-00000.arrow")["id"].str.split("-").list[0]) for s in minutes]
+    assert [len(each) for each in speakers] == [12, 2, 2]
+    assert len(set.union(*speakers)) == 16
+    project.set(tasks__transcribe__train__batch=20, modalities__speech__pretrain__batch=8)
+    scores = train_and_score(project, "speech", "transcribe")
+    assert 0 < scores["letter_error_rate"]["mean"] <= 400
+
+
+def test_flowers_are_split_and_classified(project, corpora):
+    project.set(
+        modalities__vision__corpus__raw=str(corpora / "vision/flowers"),
+        modalities__vision__table={"size": 32, "channels": 3},
+        modalities__vision__model__augment__mean=MEAN,
+        modalities__vision__model__augment__std=MEAN,
+        modalities__vision__model__local__patch=8,
+    )
+    project.done("vocabulary", "vision")
+    project.done("prepare", "vision")
+    assert rows("vision") == {"train": 120, "valid": 40, "test": 40}
+    assert project.json("data/tables/vision/index.json")["classes"] == [
+        "daisy", "dandelion", "roses", "sunflowers", "tulips",
+    ]  # fmt: skip
+    assert 0 <= train_and_score(project, "vision", "digits")["accuracy"]["mean"] <= 100
+
+
+@pytest.fixture
+def novel(project, corpora) -> Project:
+    """A project with the vocabulary of one English novel: of the training ones there are more than a test needs."""
+    where = {"raw": str(corpora / "text/gutenberg/test"), "holdout": {"valid": 0.0, "test": 0.0}}
+    project.set(modalities__text__corpus=project.params["modalities"]["text"]["corpus"] | where)
+    project.set(modalities__text__table={"vocabulary": 500, "tokens": 32}, modalities__text__pretrain__batch=512)
+    project.done("vocabulary", "text")
+    return project
+
+
+def test_a_novel_is_read_and_sst_2_and_banking77_classified(novel, corpora):
+    novel.done("prepare", "text")
+    frame = pl.read_ipc("data/tables/text/train-00000.arrow")
+    assert frame["tokens"].list.max().max() < 499
+    assert (frame["tokens"].list.explode() == 3).mean() < 0.005
+    topics = novel.params["labelled"]["topics"]["corpus"]
+    sentiment = topics | {"raw": str(corpora / "text/glue/SST-2"), "parts": {"train": "train", "dev": "test"}}
+    intents = topics | {"raw": str(corpora / "text/banking77"), "sentence": "text", "category": "category"}
+    for corpus, test, classes in ((sentiment, 872, 2), (intents, 3080, 77)):
+        novel.set(labelled__topics__corpus=corpus)
+        novel.done("prepare", "topics")
+        found = rows("topics")
+        assert found["test"] == test
+        assert found["valid"] == pytest.approx((found["train"] + found["valid"]) * 0.1, abs=1)
+        assert len(novel.json("data/tables/topics/index.json")["classes"]) == classes
+        assert 0 <= train_and_score(novel, "text", "topics")["accuracy"]["mean"] <= 100
