@@ -30,6 +30,8 @@ def read_config(folder: Path) -> dict:
         return json.loads((Path(folder) / CONFIG).read_text())
     except FileNotFoundError:
         raise UserError(f"{folder} is not a run folder ({CONFIG} is missing); train it first.") from None
+    except ValueError as error:
+        raise UserError(f"{folder}/{CONFIG} is damaged ({error}); train the run again.") from None
 
 
 def read_weights(folder: Path, prefix: str = "") -> dict[str, Tensor]:

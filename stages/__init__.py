@@ -5,6 +5,8 @@ than they work, and by far when other processes want the cores too. Training tak
 """
 
 import os
+import time
 
+STARTED = time.perf_counter()
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")

@@ -40,9 +40,10 @@ def train(task: Task, model: Supervised, seed: int, label: str) -> list[dict[str
     """Train ``model`` in place, going on where a stopped run of the same kind was, and return its records."""
     model.to(training.pick_device())
     identity = {
+        **task.setup.describe(),
         "train": asdict(task.train),
         "seed": seed,
-        "table": digest(task.folder),
+        "table_digest": digest(task.folder),
         "weights": weights_digest(model),
     }
     with training.resume_state(label, identity) as state:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from d2v_core.errors import UserError
+from stages import STARTED
 from stages.paths import STATE
 
 TIMINGS = STATE / "timings.jsonl"
@@ -20,7 +21,6 @@ def run(main: Callable[..., None]) -> None:
     So does what the operating system refuses, such as a full disk.
     """
     module = sys.modules["__main__"].__spec__.name.removeprefix("stages.").removesuffix(".__main__")
-    start = time.perf_counter()
     die_with_parent()
     try:
         main(*sys.argv[1:])
@@ -30,7 +30,7 @@ def run(main: Callable[..., None]) -> None:
         if f"{main.__name__}()" not in str(error):
             raise
         sys.exit(f"usage: python -m stages.{module} {usage(main)}")
-    record(" ".join([module, *sys.argv[1:]]), time.perf_counter() - start)
+    record(" ".join([module, *sys.argv[1:]]), time.perf_counter() - STARTED)
 
 
 def die_with_parent() -> None:

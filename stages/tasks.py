@@ -18,7 +18,7 @@ from d2v_core.setup import Setup, make_setup
 from stages import params, training
 from stages.metrics import classification_scores, transcription_scores
 from stages.paths import MODELS, TABLES
-from stages.vocabulary import read_symbols
+from stages.symbols import read_symbols
 
 ORIGINS = ("pretrained", "scratch")
 

@@ -103,6 +103,8 @@ def read_index(folder: Path) -> dict:
         return json.loads((folder / INDEX).read_text())
     except FileNotFoundError:
         raise UserError(f"{folder} is not a prepared table ({INDEX} is missing); run its prepare stage.") from None
+    except ValueError as error:
+        raise UserError(f"{folder / INDEX} is damaged ({error}); run its prepare stage again.") from None
 
 
 def digest(folder: Path) -> str:

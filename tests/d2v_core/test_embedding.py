@@ -50,6 +50,13 @@ def test_what_is_no_run_is_one_sentence(tmp_path):
         d2v_core.load(tmp_path / "run")
 
 
+def test_a_damaged_configuration_is_one_sentence(tmp_path):
+    publish(tmp_path / "run", "vision")
+    (tmp_path / "run" / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config\.json is damaged"):
+        d2v_core.load(tmp_path / "run")
+
+
 def test_an_item_that_is_no_row_is_refused(tmp_path):
     publish(tmp_path / "run", "speech")
     with pytest.raises(Dropped, match="empty"):

@@ -21,7 +21,6 @@ from flows.reproduce import reproduce
 from flows.stage_task import outcome, run_stage, worth_retrying
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.xdist_group("prefect")  # one server
 
 
 @pytest.fixture

@@ -54,6 +54,12 @@ def test_a_cut_file_is_refused_wherever_it_is_cut(tmp_path):
             Table(tmp_path, "train", COLUMNS)
 
 
+def test_a_damaged_index_is_one_sentence(tmp_path):
+    (write(tmp_path) / "index.json").write_text("{")
+    with pytest.raises(UserError, match=r"index\.json is damaged"):
+        Table(tmp_path, "train", COLUMNS)
+
+
 @pytest.mark.parametrize(
     ("folder", "split", "columns", "message"),
     [
