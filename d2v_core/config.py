@@ -52,7 +52,7 @@ def convert(hint: object, value: object, where: str) -> object:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return convert(next(a for a in arguments if a is not type(None)), value, where)
+        return convert(choose([a for a in arguments if a is not type(None)], value, where), value, where)
     if origin is typing.Literal:
         if value not in arguments:
             raise UserError(f"{where} must be one of {', '.join(map(repr, arguments))}, not {value!r}.")
@@ -66,6 +66,17 @@ def convert(hint: object, value: object, where: str) -> object:
     if isinstance(hint, type) and isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
         return value
     raise UserError(f"{where} must be {getattr(hint, '__name__', hint)}, not {value!r}.")
+
+
+def choose(members: list[type], value: object, where: str) -> type:
+    """Return the one of several dataclasses whose field ``kind``, a Literal, holds the ``kind`` of ``value``."""
+    if len(members) == 1 or isinstance(value, tuple(members)):
+        return members[0] if len(members) == 1 else type(value)
+    kinds = {typing.get_args(typing.get_type_hints(member)["kind"])[0]: member for member in members}
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if kind not in kinds:
+        raise UserError(f"{where}.kind must be one of {', '.join(map(repr, kinds))}, not {kind!r}.")
+    return kinds[kind]
 
 
 def require(condition: bool, message: str) -> None:

@@ -1,7 +1,7 @@
 """Supervised training of an encoder and a head on labelled rows: from pretrained weights or from scratch."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from d2v_core.config import require
+from d2v_core.data import masks
 from d2v_core.data.order import Batch, key
 from d2v_core.data.table import Row, Table
 from d2v_core.errors import UserError
@@ -23,10 +24,34 @@ Labels = Callable[[Sequence[Row]], Tensor]
 
 
 @dataclass(frozen=True)
+class RegulariseConfig:
+    """What the trunk drops in fine-tuning, in place of what it dropped in pretraining (reference 6.1, 6.3, 6.4)."""
+
+    dropout: float
+    attention_dropout: float
+    activation_dropout: float
+    layer_drop: float
+    drop_path: float
+
+
+@dataclass(frozen=True)
+class HideConfig:
+    """Spans hidden in fine-tuning: ``probability`` as if they did not overlap, and ``length`` (reference 2.4)."""
+
+    probability: float
+    length: int
+
+    def __post_init__(self) -> None:
+        require(0 <= self.probability < 1, f"probability must be in [0, 1), not {self.probability}.")
+        require(self.length > 0, f"length must be positive, not {self.length}.")
+
+
+@dataclass(frozen=True)
 class FinetuneConfig:
     """The block ``train`` of a task.
 
     ``batch`` is the budget of one batch in the modality's unit; ``per_class`` labels are used (0: all of them).
+    ``frozen`` names parts of the encoder that never learn; ``hide_tokens`` and ``hide_channels`` hide spans from it.
     """
 
     batch: float
@@ -34,6 +59,10 @@ class FinetuneConfig:
     augment: bool
     seeds: tuple[int, ...]
     head: HeadConfig
+    regularise: RegulariseConfig | None
+    frozen: tuple[str, ...]
+    hide_tokens: HideConfig | None
+    hide_channels: HideConfig | None
     optimizer: OptimizerConfig
     loop: LoopConfig
 
@@ -41,6 +70,12 @@ class FinetuneConfig:
         require(self.batch > 0, f"batch must be positive, not {self.batch}.")
         require(len(self.seeds) > 0, "seeds must hold at least one number.")
         require(self.per_class >= 0, f"per_class must not be negative, but is {self.per_class}.")
+
+
+def finetuned_setup(setup: Setup, config: FinetuneConfig) -> Setup:
+    """Return the setup of the encoder under a head: its own regularisation, and no final norm before a pooled one."""
+    trunk = replace(setup.trunk, **asdict(config.regularise)) if config.regularise else setup.trunk
+    return replace(setup, trunk=replace(trunk, final_norm=trunk.final_norm and config.head.kind != "mean"))
 
 
 def finetune(
@@ -51,15 +86,38 @@ def finetune(
     Yields (updates done, record) after every update; resume state is kept in the folder ``state``.
     """
     rows = labelled_rows(table, config, seed)
+    for name, parameter in model.encoder.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad and not name.startswith(config.frozen))
 
     def make(batch: Batch) -> dict[str, Tensor]:
         numbers = rows[batch.rows]
         chosen = [table[row] for row in numbers]
-        rngs = [key(seed, batch.epoch, int(row)) for row in numbers] if config.augment else None
-        return setup.modality.batch(chosen, rngs, setup.config) | {"labels": labels(chosen)}
+        rngs = [key(seed, batch.epoch, int(row)) for row in numbers]
+        inputs = setup.modality.batch(chosen, rngs if config.augment else None, setup.config)
+        return inputs | hide(setup, config, inputs, rngs) | {"labels": labels(chosen)}
 
     lengths = setup.modality.lengths(table, setup.config)[rows]
     return fit_resumably(model, make, lengths, config.batch, config.loop, config.optimizer, seed=seed, state=state)
+
+
+def hide(
+    setup: Setup, config: FinetuneConfig, inputs: dict[str, Tensor], rngs: Sequence[np.random.Generator]
+) -> dict[str, Tensor]:
+    """Return what of a batch fine-tuning hides: tokens in ``mask`` [B, T] and channels in ``channels`` [B, D] (6.1)."""
+    hidden = {}
+    if config.hide_tokens:
+        counts = setup.modality.tokens(inputs, setup.config)
+        spans = config.hide_tokens
+        drawn = [
+            np.pad(masks.spans(rng, count, spans.probability, spans.length), (0, counts.max() - count))
+            for rng, count in zip(rngs, counts, strict=True)
+        ]
+        hidden["mask"] = torch.from_numpy(masks.equalise(drawn, rngs))
+    if config.hide_channels:
+        spans, width = config.hide_channels, setup.trunk.width
+        drawn = [masks.spans(rng, width, spans.probability, spans.length, least=0) for rng in rngs]
+        hidden["channels"] = torch.from_numpy(masks.equalise(drawn, rngs))
+    return hidden
 
 
 def labelled_rows(table: Table, config: FinetuneConfig, seed: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Self-supervised training of one modality on one table: everything put together, resumable at any update."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from d2v_core.data.order import Batch, key
 from d2v_core.data.table import Table
 from d2v_core.errors import UserError
 from d2v_core.model.data2vec import Data2Vec, Data2VecConfig
+from d2v_core.model.data2vec2 import Data2Vec2
 from d2v_core.setup import Setup
 from d2v_core.training.loop import LoopConfig, Record
 from d2v_core.training.optimizer import OptimizerConfig
@@ -51,7 +52,10 @@ def pretrain(
         numbers = usable[batch.rows]
         rngs = [key(seed, batch.epoch, int(row)) for row in numbers]
         inputs = setup.modality.batch([table[row] for row in numbers], rngs, setup.config)
-        return inputs | setup.modality.mask(rngs, inputs, setup.config)
+        if setup.version == 2:
+            views = config.objective.views.count
+            rngs = [key(seed, batch.epoch, int(row), 1 + view) for row in numbers for view in range(views)]
+        return inputs | hide(setup, inputs, rngs)
 
     steps = fit_resumably(
         model, make, lengths[usable], config.batch, config.loop, config.optimizer, seed=seed, state=state
@@ -60,9 +64,31 @@ def pretrain(
         yield model, update, record
 
 
+def hide(setup: Setup, inputs: dict[str, Tensor], rngs: Sequence[np.random.Generator]) -> dict[str, Tensor]:
+    """Return what a model needs to know of the masks, one for each of ``rngs``: those of a sample's views are adjacent.
+
+    ``mask`` [rows, T] bool; ``masked`` [masked tokens] int64 numbers the tokens to predict through all rows, padding
+    left out; for version 2 ``visible`` [rows, visible tokens] int64, the places of the others.
+    """
+    hidden = setup.modality.mask(rngs, inputs, setup.config)
+    mask = hidden["mask"].numpy()
+    real = np.arange(mask.shape[1]) < setup.modality.tokens(inputs, setup.config)[:, None]
+    predicted = mask & np.repeat(real, len(mask) // len(real), axis=0)
+    hidden["masked"] = torch.from_numpy(np.flatnonzero(predicted))
+    if setup.version == 2:
+        hidden["visible"] = torch.from_numpy(np.nonzero(~mask)[1].reshape(len(mask), -1))
+    return hidden
+
+
 def make_model(setup: Setup, config: PretrainConfig) -> Data2Vec:
-    """Return a new student with head and teacher; raise UserError when more target layers are asked than there are."""
+    """Return a new student with what predicts and a teacher; raise UserError when the objective does not fit."""
+    objective = config.objective
+    if (objective.views is None) != (setup.version == 1):
+        raise UserError(
+            f"{setup.name}: objective.views is for version 2, and needed there; version is {setup.version}."
+        )
     if not 0 < config.objective.targets.layers <= setup.trunk.depth:
         raise UserError(f"{setup.name}: objective.targets.layers must be in 1-{setup.trunk.depth}, the trunk's depth.")
-    head = setup.modality.head(setup.trunk.width)
-    return Data2Vec(setup.encoder(), head, config.objective, setup.modality.shares_features)
+    if setup.version == 1:
+        return Data2Vec(setup.encoder(), setup.modality.head(setup.trunk.width), objective)
+    return Data2Vec2(setup.encoder(), setup.modality.decoder(setup.trunk, objective.views.decoder), objective)

@@ -16,6 +16,7 @@ class Setup:
     """A modality and the sizes of its encoder."""
 
     name: str
+    version: int
     modality: ModuleType
     config: object  # the modality's Config
     trunk: TransformerConfig
@@ -29,7 +30,7 @@ class Setup:
         model = dataclasses.asdict(self.config)
         table = model.pop("table")
         trunk = dataclasses.asdict(self.trunk)
-        return {"modality": self.name, "version": 1, "table": table, "model": {**model, "trunk": trunk}}
+        return {"modality": self.name, "version": self.version, "table": table, "model": {**model, "trunk": trunk}}
 
 
 def make_setup(name: str, block: Mapping, where: str) -> Setup:
@@ -39,8 +40,8 @@ def make_setup(name: str, block: Mapping, where: str) -> Setup:
     anything unknown, missing or out of range.
     """
     modality = modalities.get(name)
-    if block.get("version") != 1:
-        raise UserError(f"{where}.version must be 1, not {block.get('version')!r}.")
+    if block.get("version") not in (1, 2):
+        raise UserError(f"{where}.version must be 1 or 2, not {block.get('version')!r}.")
     model = block.get("model")
     if not isinstance(model, Mapping) or "trunk" not in model:
         raise UserError(f"{where}.model.trunk is missing; add it.")
@@ -48,4 +49,4 @@ def make_setup(name: str, block: Mapping, where: str) -> Setup:
     table = build(modality.TableConfig, block.get("table"), f"{where}.table")
     trunk = build(TransformerConfig, model["trunk"], f"{where}.model.trunk")
     config = build(modality.Config, {"table": table, **own}, f"{where}.model")
-    return Setup(name, modality, config, trunk)
+    return Setup(name, block["version"], modality, config, trunk)

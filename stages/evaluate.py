@@ -17,7 +17,8 @@ def main(name: str) -> None:
         for split in SPLITS:
             table, results = task.table(split), []
             for seed in task.train.seeds:
-                truths, answers = task.truths(table), task.answers(tasks.load_finetuned(task, origin, seed), table)
+                tuned, model = tasks.load_finetuned(task, origin, seed)
+                truths, answers = task.truths(table), tuned.answers(model, table)
                 results.append(task.scores(truths, answers))
                 if split == "test":
                     columns = zip(table.column("id"), truths, answers, strict=True)

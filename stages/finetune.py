@@ -24,14 +24,14 @@ def main(name: str, origin: str) -> None:
     """Fine-tune task ``name`` with every seed and publish ``models/finetune/<name>/<origin>`` and its curves."""
     if origin not in ORIGINS:
         raise UserError(f"the origin of the weights must be one of {', '.join(ORIGINS)}, not {origin!r}.")
-    task = tasks.read_task(name)
+    task = tasks.starting_from(tasks.read_task(name), origin)
     records = []
     with publish_folder(tasks.run_folder(name, origin, 0).parent) as folder:
         for seed in task.train.seeds:
             torch.manual_seed(seed)
-            model = tasks.pretrained_model(task) if origin == "pretrained" else task.model(task.setup)
+            model = tasks.first_model(task, origin)
             records += [{"seed": seed, **row} for row in train(task, model, seed, f"finetune-{name}-{origin}")]
-            run = {**task.setup.describe(), "task": name, "origin": origin, "seed": seed, "symbols": task.symbols}
+            run = {**task.finetuned.describe(), "task": name, "origin": origin, "seed": seed, "symbols": task.symbols}
             write_run(folder / f"seed-{seed}", run, model.state_dict())
     training.write_csv(PLOTS / name / f"{origin}.csv", records)
 
@@ -40,7 +40,7 @@ def train(task: Task, model: Supervised, seed: int, label: str) -> list[dict[str
     """Train ``model`` in place, going on where a stopped run of the same kind was, and return its records."""
     model.to(training.pick_device())
     identity = {
-        **task.setup.describe(),
+        **task.finetuned.describe(),
         "train": asdict(task.train),
         "seed": seed,
         "table_digest": digest(task.folder),

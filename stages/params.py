@@ -22,6 +22,7 @@ BLOCKS = {  # what every block of these groups may hold
         "table": Mapping,
         "model": Mapping,
         "pretrain": Mapping,
+        "v2": Mapping,
     },
     "labelled": {"modality": str, "corpus": Mapping},
     "tasks": {"modality": str, "table": str, "train": Mapping, "probe": Mapping},
@@ -81,6 +82,28 @@ def get(key: str, kind: type[T] = object, path: Path = PATH) -> T:
             raise UserError(f"{walked} is missing" + (f"; the nearest key there is {near[0]!r}." if near else "."))
         value = value[part]
     return value if kind is object else convert(kind, value, walked)
+
+
+def modality(name: str, path: Path = PATH) -> dict:
+    """Return the block of modality ``name``; for version 2 with its block ``v2`` laid over it."""
+    block = dict(get(f"modalities.{name}", Mapping, path))
+    changes = block.pop("v2", None) or {}
+    return merge(block, changes) if block.get("version") == 2 else block
+
+
+def merge(base: Mapping, changes: Mapping) -> dict:
+    """Return ``base`` with ``changes`` laid over it, block by block.
+
+    A block that is empty or says its ``kind`` replaces the one below; every other one changes only what it names.
+    """
+    merged = dict(base)
+    for key, value in changes.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping) and value and "kind" not in value:
+            merged[key] = merge(below, value)
+        else:
+            merged[key] = value
+    return merged
 
 
 def read(cls: type[T], key: str, path: Path = PATH) -> T:

@@ -6,6 +6,7 @@ Needs neither DVC nor Prefect nor a codec: ``python -m stages.pretrain speech`` 
 import math
 from dataclasses import asdict
 
+from d2v_core.config import build
 from d2v_core.data import table as tables
 from d2v_core.pretraining import PretrainConfig, pretrain
 from d2v_core.run import write_run
@@ -17,7 +18,7 @@ from stages.progress import track
 def main(name: str) -> None:
     """Pretrain modality ``name`` and publish ``models/pretrain/<name>``, its metrics and its curves."""
     setup = training.read_setup(name)
-    config = params.read(PretrainConfig, f"modalities.{name}.pretrain")
+    config = build(PretrainConfig, params.modality(name).get("pretrain"), f"{params.PATH}: modalities.{name}.pretrain")
     seed = params.get("seed")
     table = tables.Table(TABLES / name, "train", setup.modality.columns)
     digest = tables.digest(TABLES / name)

@@ -44,7 +44,7 @@ class ProbeConfig:
 
 def main(name: str) -> None:
     """Probe task ``name`` and write its metrics."""
-    task = tasks.read_task(name)
+    task = read_frozen_task(name)
     config = params.read(ProbeConfig, f"tasks.{name}.probe")
     probe = probe_letters if task.transcribes else probe_classes
     metrics = {
@@ -58,16 +58,17 @@ def main(name: str) -> None:
         print(f"{name} {origin}: {shown} on test")
 
 
-def frozen_model(task: Task, origin: str, seed: int, updates: int) -> torch.nn.Module:
-    """Return a model for ``task`` whose encoder, pretrained or random, does not learn during ``updates``."""
-    torch.manual_seed(seed)
-    head = replace(task.train.head, freeze=updates)
-    return tasks.pretrained_model(task, head) if origin == "pretrained" else task.model(task.setup, head)
+def read_frozen_task(name: str) -> Task:
+    """Return the task ``name`` without what fine-tuning drops and hides: a frozen encoder sees everything."""
+    task = tasks.read_task(name)
+    return replace(task, train=replace(task.train, regularise=None, hide_tokens=None, hide_channels=None))
 
 
 def probe_letters(task: Task, config: ProbeConfig, origin: str, seed: int) -> dict[str, dict[str, float]]:
     """Return the error rates of a linear CTC head over a frozen encoder, per split."""
-    model = frozen_model(task, origin, seed, config.updates)
+    torch.manual_seed(seed)
+    task = tasks.starting_from(task, origin)
+    model = tasks.first_model(task, origin, replace(task.train.head, freeze=config.updates))
     loop = replace(task.train.loop, updates=config.updates)
     optimizer = replace(task.train.optimizer, rate=config.rate)
     probing = replace(task, train=replace(task.train, loop=loop, optimizer=optimizer))
@@ -81,7 +82,11 @@ def probe_letters(task: Task, config: ProbeConfig, origin: str, seed: int) -> di
 
 def probe_classes(task: Task, config: ProbeConfig, origin: str, seed: int) -> dict[str, dict[str, float]]:
     """Return the accuracies of linear probes with few and with all labels, and of nearest neighbours, per split."""
-    encoder = frozen_model(task, origin, seed, 1).encoder
+    torch.manual_seed(seed)
+    task = tasks.starting_from(task, origin)
+    encoder = task.setup.encoder()
+    if origin == "pretrained":
+        tasks.load_pretrained(task, encoder)
     features = {split: labelled_features(task, encoder, task.table(split)) for split in ("train", "valid", "test")}
     few = few_rows(features["train"][1], config.per_class, seed)
     probes = {

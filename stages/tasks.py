@@ -1,7 +1,7 @@
 """What a task is: a modality, a table with labels, how its head learns, and how its answers are scored."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,8 @@ from torch import Tensor
 from d2v_core.data.table import Row, Table
 from d2v_core.errors import UserError
 from d2v_core.evaluation import ctc
-from d2v_core.finetuning import FinetuneConfig, predict
+from d2v_core.finetuning import FinetuneConfig, finetuned_setup, predict
+from d2v_core.model.encoder import Encoder
 from d2v_core.model.supervised import HeadConfig, Supervised
 from d2v_core.run import read_config, read_weights
 from d2v_core.setup import Setup, make_setup
@@ -32,6 +33,11 @@ class Task:
     folder: Path
     train: FinetuneConfig
     symbols: tuple[str, ...]
+
+    @property
+    def finetuned(self) -> Setup:
+        """Return the setup of the encoder as the task trains it."""
+        return finetuned_setup(self.setup, self.train)
 
     @property
     def transcribes(self) -> bool:
@@ -69,9 +75,10 @@ class Task:
         score: Callable = transcription_scores if self.transcribes else classification_scores
         return score(*zip(*pairs, strict=True))
 
-    def model(self, setup: Setup, head: HeadConfig | None = None) -> Supervised:
+    def model(self, head: HeadConfig | None = None) -> Supervised:
         """Return a new model for the task with random weights."""
-        return Supervised(setup.encoder(), head or self.train.head, setup.trunk.width, len(self.symbols))
+        encoder = self.finetuned.encoder()
+        return Supervised(encoder, head or self.train.head, self.setup.trunk.width, len(self.symbols))
 
 
 def read_task(name: str) -> Task:
@@ -90,13 +97,32 @@ def read_task(name: str) -> Task:
     return Task(name, setup, folder, train, tuple(symbols))
 
 
-def pretrained_model(task: Task, head: HeadConfig | None = None) -> Supervised:
-    """Return a new model for ``task`` whose encoder is the pretrained student."""
-    folder = MODELS / "pretrain" / task.setup.name
+def starting_from(task: Task, origin: str) -> Task:
+    """Return ``task`` with the setup of where it starts: that of the pretrained run, or that of params.yaml."""
+    return of_run(task, MODELS / "pretrain" / task.setup.name) if origin == "pretrained" else task
+
+
+def of_run(task: Task, folder: Path) -> Task:
+    """Return ``task`` with the setup of the run at ``folder``; raise UserError when it reads other tables."""
     setup = make_setup(task.setup.name, read_config(folder), str(folder / "config.json"))
-    model = task.model(setup, head)
-    model.encoder.load_state_dict(read_weights(folder, "encoder."))
+    if setup.config.table != task.setup.config.table:
+        raise UserError(f"{folder} reads other tables; set modalities.{setup.name}.table as in its config.json.")
+    return replace(task, setup=setup)
+
+
+def first_model(task: Task, origin: str, head: HeadConfig | None = None) -> Supervised:
+    """Return the model with which ``task``, as ``starting_from`` gives it, begins."""
+    model = task.model(head)
+    if origin == "pretrained":
+        load_pretrained(task, model.encoder)
     return model
+
+
+def load_pretrained(task: Task, encoder: Encoder) -> None:
+    """Fill ``encoder`` with the pretrained student's weights; a final norm that it does not have is left out."""
+    weights = read_weights(MODELS / "pretrain" / task.setup.name, "encoder.")
+    kept = {name: value for name, value in weights.items() if not name.startswith("trunk.final_norm.")}
+    encoder.load_state_dict(weights if "trunk.final_norm.weight" in encoder.state_dict() else kept)
 
 
 def run_folder(task: str, origin: str, seed: int) -> Path:
@@ -104,12 +130,14 @@ def run_folder(task: str, origin: str, seed: int) -> Path:
     return MODELS / "finetune" / task / origin / f"seed-{seed}"
 
 
-def load_finetuned(task: Task, origin: str, seed: int) -> Supervised:
-    """Return a fine-tuned model of ``task``."""
+def load_finetuned(task: Task, origin: str, seed: int) -> tuple[Task, Supervised]:
+    """Return ``task`` as a fine-tuned run has it, and its model."""
     folder = run_folder(task.name, origin, seed)
-    model = task.model(make_setup(task.setup.name, read_config(folder), str(folder / "config.json")))
+    task = of_run(task, folder)
+    task = replace(task, symbols=tuple(read_config(folder)["symbols"]))
+    model = task.model()
     model.load_state_dict(read_weights(folder))
-    return model
+    return task, model
 
 
 def spread_over_seeds(results: Sequence[Mapping[str, float]]) -> dict[str, dict[str, object]]:

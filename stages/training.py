@@ -19,7 +19,7 @@ from stages.paths import STATE
 
 def read_setup(name: str) -> Setup:
     """Return the setup of modality ``name`` from params.yaml."""
-    return make_setup(name, params.get(f"modalities.{name}"), f"{params.PATH}: modalities.{name}")
+    return make_setup(name, params.modality(name), f"{params.PATH}: modalities.{name}")
 
 
 def pick_device() -> torch.device:

@@ -29,7 +29,6 @@ from d2v_core.errors import Dropped
 
 columns = schema(values=pa.float32())
 unit = "frames"
-shares_features = False
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ class TableConfig:
 
 @dataclass(frozen=True)
 class MaskConfig:
+    kind: str
     probability: float
     length: int
 
@@ -85,6 +85,10 @@ def mask(rngs, inputs, config):
     return {"mask": torch.from_numpy(masks.equalise(drawn, rngs))}
 
 
+def tokens(inputs, config):
+    return inputs["lengths"].numpy()
+
+
 class Local(nn.Module):
     extra = 0
 
@@ -102,7 +106,10 @@ class Local(nn.Module):
         return torch.where(mask.unsqueeze(-1), self.mask_token, tokens)
 
     def place(self, tokens, padding):
-        return tokens, padding, None
+        return tokens
+
+    def bias(self, tokens, visible):
+        return None
 
 
 def head(width):
@@ -114,9 +121,9 @@ def pulse_blocks(params: dict) -> dict:
     """Return ``params`` with pulses and a task on them, and nothing else."""
     vision = params["modalities"]["vision"]
     corpus = vision["corpus"] | {"raw": "data/raw/pulse", "layout": "arrays", "max_dropped": 0.2}
-    model = {"mask": {"probability": 0.5, "length": 2}, "trunk": vision["model"]["trunk"]}
+    model = {"mask": {"kind": "spans", "probability": 0.5, "length": 2}, "trunk": vision["model"]["trunk"]}
     pulse = {"version": 1, "corpus": corpus, "vocabulary": {"kind": "none"}, "table": {"channels": 3}, "model": model}
-    pulse["pretrain"] = vision["pretrain"] | {"batch": 60}
+    pulse |= {"pretrain": vision["pretrain"] | {"batch": 60}, "v2": {}}
     beats = params["tasks"]["digits"] | {"modality": "pulse", "table": "pulse"}
     beats["train"]["batch"] = 60
     return params | {"modalities": {"pulse": pulse}, "labelled": {}, "tasks": {"beats": beats}}

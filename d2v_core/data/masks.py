@@ -3,6 +3,7 @@
 T tokens of a sample · p share of tokens that would be masked if spans did not overlap (reference, chapter 10)
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,9 +28,16 @@ def equalise(masks: Sequence[np.ndarray], rngs: Sequence[np.random.Generator]) -
     stacked = np.stack(masks)
     least = stacked.sum(axis=1).min()
     for row, rng in zip(stacked, rngs, strict=True):
-        surplus = row.sum() - least
-        row[rng.choice(np.flatnonzero(row), surplus, replace=False)] = False
+        adjust_count(rng, row, least)
     return stacked
+
+
+def adjust_count(rng: np.random.Generator, marked: np.ndarray, count: int) -> None:
+    """Clear or set random single cells of ``marked``, in place, until exactly ``count`` are set."""
+    surplus = int(np.count_nonzero(marked)) - count
+    if surplus:
+        cells = np.flatnonzero(marked if surplus > 0 else ~marked)
+        marked.flat[rng.choice(cells, abs(surplus), replace=False)] = surplus < 0
 
 
 def blocks(rng: np.random.Generator, side: int, count: int, smallest: int, aspect: float = 0.3) -> np.ndarray:
@@ -68,3 +76,45 @@ def token_spans(rng: np.random.Generator, tokens: int, probability: float, lengt
     mask = np.zeros(tokens + length, dtype=bool)
     mask[(starts[:, None] + np.arange(length)).ravel()] = True
     return mask[:tokens]
+
+
+def block_spans(rng: np.random.Generator, tokens: int, share: float, adjust: float, length: int) -> np.ndarray:
+    """Return a mask [T] bool with exactly floor(T·share) hidden tokens: runs of ``length``, then single ones (5.5.1).
+
+    The number of runs is that of ``share`` + ``adjust``, without overlap; the adjustment to the exact count is random.
+    """
+    hidden = mark_blocks(rng, (tokens,), share + adjust, length)
+    adjust_count(rng, hidden, int(tokens * share))
+    return hidden
+
+
+def square_blocks(rng: np.random.Generator, side: int, share: float, adjust: float, length: int) -> np.ndarray:
+    """Return a mask [side·side] bool whose *visible* patches are squares of ``length``, then single ones (5.5.2).
+
+    ``share`` is the hidden one: exactly floor(side²·(1 - share)) patches are visible. The number of squares is that of
+    (1 - share) + ``adjust``, without overlap.
+    """
+    shown = 1 - share
+    visible = mark_blocks(rng, (side, side), shown + adjust, length)
+    adjust_count(rng, visible, int(side**2 * shown))
+    return ~visible.ravel()
+
+
+def random_tokens(rng: np.random.Generator, tokens: int, share: float) -> np.ndarray:
+    """Return a mask [T] bool with exactly floor(T·(1 - share)) visible tokens, all sets equally likely (5.5.3)."""
+    return rng.permutation(tokens) >= int(tokens * (1 - share))
+
+
+def mark_blocks(rng: np.random.Generator, shape: tuple[int, ...], share: float, length: int) -> np.ndarray:
+    """Return a grid of ``shape`` bool with blocks of ``length`` per axis, cut off at the border (reference 5.5).
+
+    Their number is floor(cells·share / cells of a block); centres are uniform with replacement, so blocks may overlap.
+    """
+    axes = len(shape)
+    count = int(math.prod(shape) * (share / length**axes))
+    corners = [rng.integers(size, size=(count,) + (1,) * axes) for size in shape]
+    block = np.indices((length,) * axes, sparse=True)
+    marked = np.zeros([size + length - 1 for size in shape], dtype=bool)
+    marked[tuple(corner + offset for corner, offset in zip(corners, block, strict=True))] = True
+    before = length // 2
+    return marked[tuple(slice(before, before + size) for size in shape)]

@@ -9,9 +9,10 @@ A modality module holds:
 - ``lengths(table, config)``: how much every row is, in ``unit``; ``trainable(lengths, config)``: how much of it
   pretraining uses, 0 for rows that it leaves out
 - ``batch(rows, rngs, config)``: rows → tensors; with keyed generators augmented, with ``None`` whole and padded
-- ``mask(rngs, inputs, config)``: what pretraining hides: ``mask`` [B, T], and ``corrupted`` inputs where it hides there
-- ``Local(config, trunk)``: the module from tensors to tokens (see ``d2v_core.model.encoder``); ``head(width)``: what
-  predicts targets; ``shares_features``: whether the teacher starts from the student's local features
+- ``mask(rngs, inputs, config)``: what pretraining hides: ``mask`` [rngs, T], and ``corrupted`` inputs where it hides
+  there; ``tokens(inputs, config)``: the real tokens of every sample
+- ``Local(config, trunk)``: the module from tensors to tokens (see ``d2v_core.model.encoder``)
+- ``head(width)``, ``decoder(trunk, config)``: what predicts targets in data2vec 1.0 and 2.0
 """
 
 import importlib

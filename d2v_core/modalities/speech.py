@@ -1,6 +1,6 @@
-"""Speech: waveforms → convolutional features at 50 Hz, spans of them masked (reference, chapter 2).
+"""Speech: waveforms → convolutional features at 50 Hz, spans of them masked (reference, chapters 2 and 5).
 
-B samples · N audio samples · C channels · T tokens · D width
+B samples · N audio samples · C channels · T tokens · D width · H heads
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from d2v_core.config import require
 from d2v_core.data import masks
 from d2v_core.data.table import Row, Table, schema
 from d2v_core.errors import Dropped
+from d2v_core.model.decoder import Decoder, DecoderConfig
 from d2v_core.model.transformer import TransformerConfig
 
 columns = schema(audio=pa.int16())
 unit = "seconds"
-shares_features = True
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,10 @@ class CropConfig:
 
 
 @dataclass(frozen=True)
-class MaskConfig:
-    """``probability``: share of frames masked if spans did not overlap; ``length`` of a span in frames."""
+class SpanMask:
+    """``probability``: share of frames masked if spans did not overlap; ``length`` of a span in frames (2.4)."""
 
+    kind: Literal["spans"]
     probability: float
     length: int
 
@@ -58,8 +59,26 @@ class MaskConfig:
 
 
 @dataclass(frozen=True)
+class BlockMask:
+    """``share`` of frames masked, exactly; in blocks of ``length`` frames, with ``adjust`` more to draw (5.5.1)."""
+
+    kind: Literal["blocks"]
+    share: float
+    adjust: float
+    length: int
+
+    def __post_init__(self) -> None:
+        require(0 < self.share < 1, f"share must be in (0, 1), not {self.share}.")
+        require(self.length > 0, f"length must be positive, not {self.length}.")
+
+
+@dataclass(frozen=True)
 class LocalConfig:
-    """The convolutions: ``channels``, and one kernel and stride per layer; ``taps`` is how kernels are drawn."""
+    """The convolutions: ``channels``, and one kernel and stride per layer; ``taps`` is how kernels are drawn.
+
+    Hidden frames become a learned vector with ``mask_token``, zeros without; ``alibi`` makes attention prefer near
+    frames (reference 5.4).
+    """
 
     channels: int
     kernels: tuple[int, ...]
@@ -68,6 +87,8 @@ class LocalConfig:
     position_layers: int
     position_kernel: int
     position_groups: int
+    mask_token: bool
+    alibi: bool
 
     def __post_init__(self) -> None:
         require(len(self.kernels) == len(self.strides), "kernels and strides must have one number per layer each.")
@@ -79,7 +100,7 @@ class Config:
 
     table: TableConfig
     crop: CropConfig
-    mask: MaskConfig
+    mask: SpanMask | BlockMask
     local: LocalConfig
 
 
@@ -136,10 +157,19 @@ def normalise(audio: np.ndarray) -> np.ndarray:
 
 
 def mask(rngs: Sequence[np.random.Generator], inputs: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
-    """Return ``mask`` [B, T]: spans of frames, equal in number in every row."""
-    tokens = int(frames(inputs["inputs"].shape[1], config.local))
-    drawn = [masks.spans(rng, tokens, config.mask.probability, config.mask.length) for rng in rngs]
+    """Return ``mask`` [B, T]: frames, equal in number in every row."""
+    sampler, count = config.mask, int(frames(inputs["inputs"].shape[1], config.local))
+    if isinstance(sampler, BlockMask):
+        drawn = [masks.block_spans(rng, count, sampler.share, sampler.adjust, sampler.length) for rng in rngs]
+        return {"mask": torch.from_numpy(np.stack(drawn))}
+    drawn = [masks.spans(rng, count, sampler.probability, sampler.length) for rng in rngs]
     return {"mask": torch.from_numpy(masks.equalise(drawn, rngs))}
+
+
+def tokens(inputs: dict[str, Tensor], config: Config) -> np.ndarray:
+    """Return the real frames of every utterance, [B] int64."""
+    whole = torch.full((len(inputs["inputs"]),), inputs["inputs"].shape[1])
+    return frames(inputs.get("lengths", whole), config.local).numpy()
 
 
 def frames(samples: int | Tensor, local: LocalConfig) -> int | Tensor:
@@ -167,7 +197,8 @@ class Local(nn.Module):
         self.feature_norm = nn.LayerNorm(channels)
         self.projection = nn.Linear(channels, width)
         self.positions = nn.ModuleList(PositionBlock(width, config.local) for _ in range(config.local.position_layers))
-        self.mask_token = nn.Parameter(torch.rand(width))
+        self.mask_token = nn.Parameter(torch.rand(width)) if config.local.mask_token else None
+        self.alibi_scale = nn.Parameter(torch.ones(trunk.heads, 1, 1)) if config.local.alibi else None
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         """Return features [B, T, D] of waveforms [B, N], and the padding [B, T] that ``lengths`` [B] implies."""
@@ -181,10 +212,12 @@ class Local(nn.Module):
         return self.projection(self.feature_norm(x)), padding
 
     def hide(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Put the learned vector in place of tokens [B, T, D] at ``mask`` [B, T]."""
+        """Put the learned vector, or zeros, in place of tokens [B, T, D] at ``mask`` [B, T]."""
+        if self.mask_token is None:
+            return tokens.masked_fill(mask.unsqueeze(-1), 0)
         return torch.where(mask.unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
 
-    def place(self, tokens: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor | None, None]:
+    def place(self, tokens: Tensor, padding: Tensor | None) -> Tensor:
         """Add convolutional positions, with padded frames zero before every convolution.
 
         The reference zeroes them before the first one alone, so that there padding leaks into its neighbours.
@@ -193,7 +226,17 @@ class Local(nn.Module):
         positions = tokens = tokens * keep
         for layer in self.positions:
             positions = layer(positions) * keep
-        return tokens + positions, padding, None
+        return tokens + positions
+
+    def bias(self, tokens: int, visible: Tensor | None) -> Tensor | None:
+        """Return ALiBi [1 or B, H, T, T]: minus the distance of frames, by a learned slope per head (5.4)."""
+        if self.alibi_scale is None:
+            return None
+        scale = self.alibi_scale
+        places = torch.arange(tokens, device=scale.device).unsqueeze(0) if visible is None else visible
+        distance = (places.unsqueeze(2) - places.unsqueeze(1)).abs().unsqueeze(1)
+        slopes = torch.tensor(alibi_slopes(len(scale)), device=scale.device)
+        return -distance * (slopes[:, None, None] * scale.clamp(min=0))
 
 
 class Convolution(nn.Module):
@@ -244,6 +287,14 @@ class PositionBlock(nn.Module):
         return F.gelu(F.layer_norm(y, y.shape[-1:]))
 
 
+def alibi_slopes(heads: int) -> list[float]:
+    """Return the slope of every head: a geometric series, for odd sizes filled up from the next one (5.4)."""
+    power = 2 ** (heads.bit_length() - 1)
+    slopes = [2 ** (-8 * (head + 1) / power) for head in range(power)]
+    between = [2 ** (-8 * (head + 1) / (2 * power)) for head in range(0, 2 * power, 2)]
+    return slopes + between[: heads - power]
+
+
 def tie_taps(extractor: nn.ModuleList) -> None:
     """Give all taps of a kernel one random matrix, so that an untrained extractor keeps what it hears.
 
@@ -257,3 +308,8 @@ def tie_taps(extractor: nn.ModuleList) -> None:
 def head(width: int) -> nn.Module:
     """Return the layer that predicts targets [.., D] from contextual tokens (reference 2.6)."""
     return nn.Linear(width, width)
+
+
+def decoder(trunk: TransformerConfig, config: DecoderConfig) -> nn.Module:
+    """Return the decoder of version 2, over frames in a row (reference 5.8)."""
+    return Decoder(trunk.width, config, dimensions=1)

@@ -1,10 +1,12 @@
-"""Text: pieces of words, single ones or spans of them masked before the embedding (reference, chapter 4).
+"""Text: pieces of words, single ones or spans of them masked before the embedding, or
+any of them left out after it (reference, chapters 4 and 5).
 
 B samples · T tokens · D width · V vocabulary
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +17,11 @@ from d2v_core.config import require
 from d2v_core.data import masks
 from d2v_core.data.table import Row, Table, schema
 from d2v_core.errors import Dropped
-from d2v_core.model.transformer import TransformerConfig, draw
+from d2v_core.model.decoder import Decoder, DecoderConfig
+from d2v_core.model.transformer import TransformerConfig, draw, initialise
 
 columns = schema(tokens=pa.uint16())
 unit = "tokens"
-shares_features = False
 BEGIN, PAD, END, UNKNOWN = range(4)
 SHORTEST = 8  # tokens of a row that pretraining uses
 SPECIAL = 4  # the first id that is a piece; <mask> is the last id of the vocabulary
@@ -38,9 +40,10 @@ class TableConfig:
 
 
 @dataclass(frozen=True)
-class MaskConfig:
+class TokenMask:
     """``probability`` and ``length`` of spans; of the masked, ``random`` become any piece and ``keep`` stay (4.2)."""
 
+    kind: Literal["tokens"]
     probability: float
     length: int
     random: float
@@ -50,6 +53,17 @@ class MaskConfig:
         require(0 < self.probability < 1, f"probability must be in (0, 1), not {self.probability}.")
         require(self.length > 0, f"length must be positive, not {self.length}.")
         require(0 <= self.random + self.keep < 1, "random + keep must be in [0, 1).")
+
+
+@dataclass(frozen=True)
+class RandomMask:
+    """``share`` of the tokens masked, exactly, each as likely as any other (reference 5.5.3)."""
+
+    kind: Literal["random"]
+    share: float
+
+    def __post_init__(self) -> None:
+        require(0 < self.share < 1, f"share must be in (0, 1), not {self.share}.")
 
 
 @dataclass(frozen=True)
@@ -66,7 +80,7 @@ class Config:
     """The block ``model`` of text, with its ``table``."""
 
     table: TableConfig
-    mask: MaskConfig
+    mask: TokenMask | RandomMask
     local: LocalConfig
 
 
@@ -101,7 +115,11 @@ def batch(rows: Sequence[Row], rngs: Sequence[np.random.Generator] | None, confi
 
 
 def mask(rngs: Sequence[np.random.Generator], inputs: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
-    """Return ``corrupted`` [B, T], and ``mask`` [B, T] that is True where it shows the mask symbol."""
+    """Return ``mask`` [B, T] and, for version 1, ``corrupted`` [B, T] with the mask symbol where the mask is True."""
+    if isinstance(config.mask, RandomMask):
+        width = inputs["inputs"].shape[1]
+        drawn = [masks.random_tokens(rng, width, config.mask.share) for rng in rngs]
+        return {"mask": torch.from_numpy(np.stack(drawn))}
     corrupted, hidden = inputs["inputs"].clone().numpy(), config.table.vocabulary - 1
     for row, rng in zip(corrupted, rngs, strict=True):
         count = int((row != PAD).sum())
@@ -111,6 +129,11 @@ def mask(rngs: Sequence[np.random.Generator], inputs: dict[str, Tensor], config:
         chosen = np.where(draws < config.mask.random + config.mask.keep, pieces, hidden)
         row[places] = np.where(draws < config.mask.keep, row[places], chosen)
     return {"corrupted": torch.from_numpy(corrupted), "mask": torch.from_numpy(corrupted == hidden)}
+
+
+def tokens(inputs: dict[str, Tensor], config: Config) -> np.ndarray:
+    """Return the real tokens of every sequence, [B] int64."""
+    return (inputs["inputs"] != PAD).sum(dim=1).numpy()
 
 
 class Local(nn.Module):
@@ -143,11 +166,21 @@ class Local(nn.Module):
         """Return the tokens as they are: what is hidden was replaced by the mask symbol already."""
         return tokens
 
-    def place(self, tokens: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor | None, None]:
+    def place(self, tokens: Tensor, padding: Tensor | None) -> Tensor:
         """Return the tokens as they are: positions are part of the embedding."""
-        return tokens, padding, None
+        return tokens
+
+    def bias(self, tokens: int, visible: Tensor | None) -> None:
+        """Return nothing: attention is the same at any distance."""
 
 
 def head(width: int) -> nn.Module:
     """Return the layers that predict targets [.., D] from contextual tokens (reference 4.3)."""
     return nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+
+def decoder(trunk: TransformerConfig, config: DecoderConfig) -> nn.Module:
+    """Return the decoder of version 2, over tokens in a row, drawn like the trunk (reference 5.8, 5.11)."""
+    decoder = Decoder(trunk.width, config, dimensions=1)
+    initialise(decoder, trunk)
+    return decoder

@@ -1,10 +1,12 @@
-"""Images: square patches, rectangles of them masked, positions as biases of the attention (reference, chapter 3).
+"""Images: square patches, rectangles of them masked, positions as biases of the attention
+or as a fixed table (reference, chapters 3 and 5).
 
 B samples · S side of the image in pixels · T patches · D width · H heads
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +19,11 @@ from d2v_core.config import require
 from d2v_core.data import masks
 from d2v_core.data.table import Row, Table, schema
 from d2v_core.errors import Dropped
-from d2v_core.model.transformer import TransformerConfig, draw
+from d2v_core.model.decoder import Decoder, DecoderConfig
+from d2v_core.model.transformer import Bias, TransformerConfig, draw
 
 columns = schema(image=pa.uint8())
 unit = "images"
-shares_features = False
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,10 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
-class MaskConfig:
-    """At most ``share`` of the patches, in rectangles of at least ``smallest`` patches."""
+class RectangleMask:
+    """At most ``share`` of the patches, in rectangles of at least ``smallest`` patches (reference 3.4)."""
 
+    kind: Literal["rectangles"]
     share: float
     smallest: int
 
@@ -65,11 +68,32 @@ class MaskConfig:
 
 
 @dataclass(frozen=True)
+class InverseBlockMask:
+    """``share`` of the patches, exactly: all but squares of side ``length``, with ``adjust`` more to draw (5.5.2)."""
+
+    kind: Literal["inverse_blocks"]
+    share: float
+    adjust: float
+    length: int
+
+    def __post_init__(self) -> None:
+        require(0 < self.share < 1, f"share must be in (0, 1), not {self.share}.")
+        require(self.length > 0, f"length must be positive, not {self.length}.")
+
+
+@dataclass(frozen=True)
 class LocalConfig:
-    """``patch`` side in pixels; ``positions`` scales a fixed sin-cos table added to the patches (0 in the paper)."""
+    """``patch`` side in pixels; ``positions`` scales a fixed sin-cos table added to the patches (0 in version 1).
+
+    ``bias`` of the attention by relative position: one table for all blocks (shared), one for each, or none.
+    ``class_std``: initial spread of the class token (null: as the trunk's weights).
+    """
 
     patch: int
     positions: float
+    bias: Literal["shared", "block", "none"]
+    mask_token: bool
+    class_std: float | None
 
 
 @dataclass(frozen=True)
@@ -78,7 +102,7 @@ class Config:
 
     table: TableConfig
     augment: AugmentConfig
-    mask: MaskConfig
+    mask: RectangleMask | InverseBlockMask
     local: LocalConfig
 
     def __post_init__(self) -> None:
@@ -155,14 +179,22 @@ def augment(image: Tensor, rng: np.random.Generator, config: AugmentConfig) -> T
 
 
 def mask(rngs: Sequence[np.random.Generator], inputs: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
-    """Return ``mask`` [B, T]: rectangles of patches; rows may differ in their count."""
-    count = int(config.mask.share * config.side**2)
-    drawn = [masks.blocks(rng, config.side, count, config.mask.smallest) for rng in rngs]
+    """Return ``mask`` [B, T] over patches; rectangles may differ in their count from row to row."""
+    sampler, side = config.mask, config.side
+    if isinstance(sampler, InverseBlockMask):
+        drawn = [masks.square_blocks(rng, side, sampler.share, sampler.adjust, sampler.length) for rng in rngs]
+    else:
+        drawn = [masks.blocks(rng, side, int(sampler.share * side**2), sampler.smallest) for rng in rngs]
     return {"mask": torch.from_numpy(np.stack(drawn))}
 
 
+def tokens(inputs: dict[str, Tensor], config: Config) -> np.ndarray:
+    """Return the patches of every image, [B] int64."""
+    return np.full(len(inputs["inputs"]), config.side**2)
+
+
 class Local(nn.Module):
-    """Patch projection, class token, mask token, and one table of relative position biases (reference 3.1, 3.2)."""
+    """Patch projection, class token, mask token, and positions as biases (reference 3.1, 3.2) or added (5.3)."""
 
     extra = 1
 
@@ -171,27 +203,46 @@ class Local(nn.Module):
         width, patch, side = trunk.width, config.local.patch, config.side
         self.patches = nn.Conv2d(config.table.channels, width, patch, patch)
         self.class_token = nn.Parameter(torch.empty(1, 1, width))
-        self.mask_token = nn.Parameter(torch.empty(1, 1, width))
-        self.relative_bias = nn.Parameter(torch.zeros((2 * side - 1) ** 2 + 3, trunk.heads))
+        self.mask_token = nn.Parameter(torch.empty(1, 1, width)) if config.local.mask_token else None
+        tables = {"shared": (), "block": (trunk.depth,), "none": None}[config.local.bias]
+        entries = (2 * side - 1) ** 2 + 3
+        self.relative_bias = None if tables is None else nn.Parameter(torch.zeros(*tables, entries, trunk.heads))
         self.register_buffer("relative_index", relative_index(side), persistent=False)
         self.register_buffer("positions", config.local.positions * sincos(side, width), persistent=False)
-        for parameter in (self.patches.weight, self.class_token, self.mask_token):
-            draw(parameter, trunk)
+        self.reset(config.local, trunk)
+
+    def reset(self, config: LocalConfig, trunk: TransformerConfig) -> None:
+        """Draw the initial weights (reference 3.3; 5.7 and 5.11 where the class token has a spread of its own)."""
         nn.init.zeros_(self.patches.bias)
+        if self.mask_token is not None:
+            draw(self.mask_token, trunk)
+        if config.class_std is None:
+            draw(self.patches.weight, trunk)
+            draw(self.class_token, trunk)
+        else:
+            nn.init.xavier_uniform_(self.patches.weight.flatten(1))
+            nn.init.normal_(self.class_token, std=config.class_std)
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, None]:
         """Return patch embeddings [B, T, D], row by row, of images [B, channels, S, S]."""
         return self.patches(inputs["inputs"]).flatten(2).transpose(1, 2), None
 
     def hide(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Put the learned token in place of patches [B, T, D] at ``mask`` [B, T]."""
+        """Put the learned token, or zeros, in place of patches [B, T, D] at ``mask`` [B, T]."""
+        if self.mask_token is None:
+            return tokens.masked_fill(mask.unsqueeze(-1), 0)
         return torch.where(mask.unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
 
-    def place(self, tokens: Tensor, padding: None) -> tuple[Tensor, None, Tensor]:
-        """Prepend the class token and return [B, 1+T, D] with the attention bias [1, H, 1+T, 1+T]."""
-        x = torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens + self.positions], dim=1)
-        bias = self.relative_bias[self.relative_index].permute(2, 0, 1).unsqueeze(0)
-        return x, None, bias
+    def place(self, tokens: Tensor, padding: None) -> Tensor:
+        """Add positions and prepend the class token: [B, 1+T, D]."""
+        return torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens + self.positions], dim=1)
+
+    def bias(self, tokens: int, visible: Tensor | None) -> Bias:
+        """Return the bias [1, H, 1+T, 1+T] of the relative position, or a list with that of every block."""
+        if self.relative_bias is None:
+            return None
+        tables = self.relative_bias if self.relative_bias.ndim == 3 else self.relative_bias.unsqueeze(0)
+        return [table[self.relative_index].permute(2, 0, 1).unsqueeze(0) for table in tables]
 
 
 def relative_index(side: int) -> Tensor:
@@ -220,3 +271,8 @@ def head(width: int) -> nn.Module:
     nn.init.trunc_normal_(layer.weight, std=0.02, a=-0.02, b=0.02)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def decoder(trunk: TransformerConfig, config: DecoderConfig) -> nn.Module:
+    """Return the decoder of version 2, over the grid of patches (reference 5.8)."""
+    return Decoder(trunk.width, config, dimensions=2)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d2v_core.config import require
+from d2v_core.model.decoder import DecoderConfig
 from d2v_core.model.encoder import Encoder, Inputs
 from d2v_core.model.loss import Loss
 from d2v_core.model.targets import Norm, average_targets
@@ -21,13 +22,15 @@ from d2v_core.model.teacher import Teacher, decay_at
 class TeacherConfig:
     """The decay τ of the moving average: linear from ``start`` to ``end`` over ``ramp`` updates.
 
-    Parameters whose name starts with one of ``copied`` follow the student without averaging.
+    Parameters whose name starts with one of ``copied`` follow the student without averaging. With
+    ``shared_features`` the teacher starts from the student's local features, not from the input (reference 1.3).
     """
 
     start: float
     end: float
     ramp: int
     copied: tuple[str, ...]
+    shared_features: bool
 
     def __post_init__(self) -> None:
         require(0 <= self.start <= 1, f"start must be in [0, 1], not {self.start}.")
@@ -56,16 +59,34 @@ class RegressionConfig:
 
 
 @dataclass(frozen=True)
+class ViewsConfig:
+    """What version 2 adds: ``count`` masked views of every sample, and the decoder that predicts what they hide.
+
+    ``noise`` is the standard deviation of what stands for hidden tokens in the decoder; ``class_weight`` is that of
+    the class token's loss in a sum over views (reference 5.8, 5.10).
+    """
+
+    count: int
+    noise: float
+    class_weight: float
+    decoder: DecoderConfig
+
+    def __post_init__(self) -> None:
+        require(self.count > 0, f"count must be positive, not {self.count}.")
+
+
+@dataclass(frozen=True)
 class Data2VecConfig:
-    """The block ``objective`` of a modality."""
+    """The block ``objective`` of a modality; ``views`` belongs to version 2."""
 
     teacher: TeacherConfig
     targets: TargetConfig
     loss: RegressionConfig
+    views: ViewsConfig | None = None
 
 
 def regression_loss(prediction: Tensor, target: Tensor, config: RegressionConfig) -> Tensor:
-    """Return the loss summed over masked tokens, a scalar, from prediction and target [tokens, D] float32."""
+    """Return the loss summed over tokens, a scalar, from prediction and target [tokens, D] float32."""
     if config.beta == 0:
         total = F.mse_loss(prediction, target, reduction="sum")
     else:
@@ -77,12 +98,10 @@ def regression_loss(prediction: Tensor, target: Tensor, config: RegressionConfig
 class Data2Vec(nn.Module):
     """A student with its prediction head, and the teacher that it chases."""
 
-    def __init__(self, student: Encoder, head: nn.Module, config: Data2VecConfig, shares_features: bool) -> None:
-        """Wrap ``student``; with ``shares_features`` the teacher starts from its local features, not from the input."""
+    def __init__(self, student: Encoder, head: nn.Module, config: Data2VecConfig) -> None:
         super().__init__()
         self.student, self.head, self.config = student, head, config
         self.teacher = Teacher(student, config.teacher.copied)
-        self.shares_features = shares_features
         self.decay = config.teacher.start
 
     def begin_update(self, update: int) -> None:
@@ -93,23 +112,27 @@ class Data2Vec(nn.Module):
             self.teacher.refresh(self.student, self.decay)
 
     def forward(self, inputs: Inputs) -> Loss:
-        """Return the loss over masked tokens; ``inputs["mask"]`` is [B, T] bool.
+        """Return the loss over masked tokens.
 
-        ``inputs["corrupted"]``, where a modality masks before its local encoder, is what the student gets instead.
+        ``inputs["mask"]`` [B, T] bool is hidden from the student, and ``inputs["masked"]`` holds the numbers of the
+        tokens to predict, [masked tokens] int64, counted through the batch. ``inputs["corrupted"]``, where a modality
+        masks before its local encoder, is what the student gets instead of ``inputs["inputs"]``.
         """
-        mask = inputs["mask"]
         seen = {**inputs, "inputs": inputs.get("corrupted", inputs["inputs"])}
         features, padding = self.student.local(seen)
-        student = self.student.contextualise(features, padding, mask)
+        student = self.student.contextualise(features, padding, inputs["mask"])
         targets = self.targets(inputs, features, padding)
-        predictions = self.head(student.x[mask]).float()
-        total = regression_loss(predictions, targets[mask], self.config.loss)
-        return Loss(total, mask.sum(), targets=targets, predictions=predictions.detach(), mask=mask)
+        masked_targets = targets.flatten(0, 1)[inputs["masked"]]
+        predictions = self.head(student.x.flatten(0, 1)[inputs["masked"]]).float()
+        total = regression_loss(predictions, masked_targets, self.config.loss)
+        return Loss(total, total.new_tensor(len(predictions)), targets, masked_targets, predictions.detach())
 
     @torch.no_grad()
     def targets(self, inputs: Inputs, features: Tensor, padding: Tensor | None) -> Tensor:
         """Return the teacher's targets [B, T, D] for the full, unmasked input."""
         teacher, config = self.teacher.encoder, self.config.targets
-        encoded = teacher.contextualise(features, padding) if self.shares_features else teacher(inputs)
+        if not self.config.teacher.shared_features:
+            features, padding = teacher.local(inputs)
+        encoded = teacher.contextualise(features, padding)
         results = encoded.outputs if config.result == "block" else encoded.results
-        return average_targets(results[-config.layers :], config.norm_each, config.norm_mean)
+        return average_targets(results[-config.layers :], config.norm_each, config.norm_mean, padding)

@@ -1,11 +1,13 @@
 """An encoder: a modality's local encoder (signal → tokens) under the shared trunk (tokens → context).
 
-B samples · T tokens · D width
+B samples (in data2vec 2.0 one per view) · T tokens · E class tokens · D width
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d2v_core.model.transformer import Transformer
@@ -15,10 +17,11 @@ Inputs = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Encoded:
-    """What an encoder makes of a batch; class tokens are already removed from every field."""
+    """What an encoder makes of a batch; T counts the visible tokens where the others were dropped."""
 
     x: Tensor  # [B, T, D] contextual tokens
     padding: Tensor | None  # [B, T] True at padding
+    extra: Tensor  # [B, E, D] contextual class tokens
     outputs: list[Tensor]  # per block that ran, its output [B, T, D]
     results: list[Tensor]  # per block that ran, its feed-forward result [B, T, D]
 
@@ -27,29 +30,49 @@ class Encoder(nn.Module):
     """``local`` and ``trunk`` together.
 
     ``local`` is a modality's ``Local``: called with a batch it gives tokens [B, T, D] and their padding [B, T] or
-    None; ``hide(tokens, mask)`` puts the mask vector in place of hidden tokens; ``place(tokens, padding)`` adds
-    positions and class tokens and gives the attention bias; ``extra`` is the number of class tokens.
+    None; ``hide(tokens, mask)`` blinds hidden tokens; ``place(tokens, padding)`` adds positions and puts ``extra``
+    class tokens in front; ``bias(T, visible)`` is what attention adds to its logits.
     """
 
     def __init__(self, local: nn.Module, trunk: Transformer) -> None:
         super().__init__()
         self.local, self.trunk = local, trunk
 
-    def forward(self, inputs: Inputs, mask: Tensor | None = None) -> Encoded:
-        """Encode a batch; tokens at ``mask`` [B, T] are hidden from the encoder."""
+    def forward(self, inputs: Inputs) -> Encoded:
+        """Encode a batch; ``mask`` [B, T] and ``channels`` [B, D] in it, if any, say what is hidden (reference 6.1)."""
         tokens, padding = self.local(inputs)
-        return self.contextualise(tokens, padding, mask)
+        return self.contextualise(tokens, padding, inputs.get("mask"), channels=inputs.get("channels"))
 
-    def contextualise(self, tokens: Tensor, padding: Tensor | None, mask: Tensor | None = None) -> Encoded:
-        """Encode local features [B, T, D] that are already there."""
+    def contextualise(
+        self,
+        tokens: Tensor,
+        padding: Tensor | None,
+        mask: Tensor | None = None,
+        visible: Tensor | None = None,
+        channels: Tensor | None = None,
+    ) -> Encoded:
+        """Encode local features [B, T, D] that are already there.
+
+        Tokens at ``mask`` [B, T] are hidden, and so are ``channels`` [B, D] of all tokens. With ``visible``
+        [B, visible tokens], the places of the others, hidden tokens are not encoded at all (reference 5.1).
+        """
         if mask is not None:
             tokens = self.local.hide(tokens, mask)
-        x, wide_padding, bias = self.local.place(tokens, padding)
+        if channels is not None:
+            tokens = tokens.masked_fill(channels.unsqueeze(1), 0)
+        x, extra = self.local.place(tokens, padding), self.local.extra
+        bias = self.local.bias(tokens.shape[1], visible)
+        if visible is not None:
+            classes = torch.arange(extra, device=visible.device).expand(len(visible), -1)
+            kept = torch.cat([classes, visible + extra], dim=1)
+            x = x.gather(1, kept.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+            padding = None if padding is None else padding.gather(1, visible)
+        wide_padding = None if padding is None else F.pad(padding, (extra, 0))
         x, layers = self.trunk(x, wide_padding, bias)
-        extra = self.local.extra
         return Encoded(
             x[:, extra:],
             padding,
+            x[:, :extra],
             [output[:, extra:] for output, _ in layers],
             [result[:, extra:] for _, result in layers],
         )

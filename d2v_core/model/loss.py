@@ -15,5 +15,5 @@ class Loss:
     total: Tensor  # scalar, summed over ``count`` masked tokens or samples
     count: Tensor  # scalar, the number the gradient is divided by
     targets: Tensor | None = None  # [B, T, D] float32, at all tokens
+    masked_targets: Tensor | None = None  # [masked tokens, D] float32
     predictions: Tensor | None = None  # [masked tokens, D] float32
-    mask: Tensor | None = None  # [B, T] bool, True where predicted

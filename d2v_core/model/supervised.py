@@ -21,11 +21,12 @@ BLANK = 0
 class HeadConfig:
     """The block ``head`` of a task.
 
-    ``mean``: mean over tokens → LayerNorm → Linear (images); ``first``: first token → dense, tanh → Linear (text);
-    ``ctc``: a Linear at every token (speech). ``freeze`` updates pass before the encoder learns too.
+    ``mean``: mean over tokens → LayerNorm → Linear (images); ``class``: class token → Linear (images); ``first``: first
+    token → dense, tanh → Linear (text); ``ctc``: a Linear at every token (speech). ``freeze`` updates pass before the
+    encoder learns too.
     """
 
-    kind: Literal["mean", "first", "ctc"]
+    kind: Literal["mean", "class", "first", "ctc"]
     freeze: int
     smoothing: float
 
@@ -48,6 +49,8 @@ def head_layers(kind: str, width: int, classes: int) -> nn.Module:
         return nn.Sequential(nn.LayerNorm(width, eps=1e-6), nn.Linear(width, classes))
     if kind == "first":
         return nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, classes))
+    if kind == "class":
+        return nn.Linear(width, classes)
     projection = nn.Linear(width, classes)
     nn.init.xavier_uniform_(projection.weight)
     nn.init.zeros_(projection.bias)
@@ -73,7 +76,10 @@ class Supervised(nn.Module):
             encoded = self.encoder(inputs)
         if self.config.kind == "ctc":
             return self.head(encoded.x).float(), encoded.padding
-        summary = encoded.x[:, 0] if self.config.kind == "first" else pool(encoded.x, encoded.padding)
+        if self.config.kind == "mean":
+            summary = pool(encoded.x, encoded.padding)
+        else:
+            summary = (encoded.extra if self.config.kind == "class" else encoded.x)[:, 0]
         return self.head(summary).float(), encoded.padding
 
     def forward(self, inputs: Inputs) -> Loss:

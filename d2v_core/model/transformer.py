@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from d2v_core.config import require
 
+Bias = Tensor | list[Tensor] | None
+
 
 @dataclass(frozen=True)
 class TransformerConfig:
@@ -31,6 +33,7 @@ class TransformerConfig:
     drop_path: float
     layer_scale: float | None
     key_bias: bool
+    final_norm: bool
     init: Literal["normal", "truncated"]
     init_std: float
 
@@ -128,7 +131,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The stack of blocks with its input norm and dropout (post-norm) or its final norm (pre-norm)."""
+    """The stack of blocks, with a norm and dropout before it (post-norm) or a norm after it (pre-norm)."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -137,24 +140,26 @@ class Transformer(nn.Module):
         self.input_dropout = nn.Dropout(config.dropout if config.input_norm else 0.0)
         rates = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
         self.blocks = nn.ModuleList(Block(config, rate) for rate in rates)
-        self.final_norm = nn.LayerNorm(config.width, config.epsilon) if config.norm == "pre" else nn.Identity()
+        self.final_norm = nn.LayerNorm(config.width, config.epsilon) if config.final_norm else nn.Identity()
         initialise(self, config)
 
     def forward(
-        self, x: Tensor, padding: Tensor | None = None, bias: Tensor | None = None
+        self, x: Tensor, padding: Tensor | None = None, bias: Bias = None
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Contextualise tokens [B, T, D].
 
-        ``padding`` [B, T] is True at tokens to ignore; ``bias`` [1 or B, H, T, T] is added to attention logits.
-        Returns the output [B, T, D] and, for each block that ran, (block output, feed-forward result).
+        ``padding`` [B, T] is True at tokens to ignore; ``bias`` [1 or B, H, T, T] is added to attention logits, the
+        same one in every block or, in a list, one for each. Returns the output [B, T, D] and, for each block that ran,
+        (block output, feed-forward result).
         """
         x = self.input_dropout(self.input_norm(x))
-        bias = with_padding(bias, padding, x.dtype)
+        biases = bias if isinstance(bias, list) else [bias]
+        biases = [with_padding(bias, padding, x.dtype) for bias in biases]
         results = []
-        for block in self.blocks:
+        for number, block in enumerate(self.blocks):
             if self.training and self.layer_drop and torch.rand(()) <= self.layer_drop:
                 continue
-            x, result = block(x, bias)
+            x, result = block(x, biases[number % len(biases)])
             results.append((x, result))
         return self.final_norm(x), results
 

@@ -24,7 +24,7 @@ def describe(loss: Loss, model: nn.Module) -> dict[str, float]:
         return {}
     return {
         "decay": model.decay,
-        "target_spread": spread(loss.targets[loss.mask]),
+        "target_spread": spread(loss.masked_targets),
         "prediction_spread": spread(loss.predictions),
         "position_share": explained_share(loss.targets),
         "sample_share": explained_share(loss.targets.transpose(0, 1)),

@@ -16,8 +16,9 @@ class OptimizerConfig:
     """The block ``optimizer`` of a run.
 
     ``phases`` are shares of the run: (warm-up,) for cosine and linear, (warm-up, hold, decay) for tri-stage.
-    ``rate_scales`` multiplies the rate of parameters whose name contains the key; ``decay_all`` is fairseq's habit
-    of decaying biases and norms too.
+    ``rate_scales`` multiplies the rate of parameters whose name contains the key; ``layer_decay`` does so with block
+    i of L by its power L - i. Weights decay unless they have one dimension or a name that contains one of
+    ``undecayed``; with ``decay_all`` (fairseq's habit) those do too.
     """
 
     rate: float
@@ -31,6 +32,8 @@ class OptimizerConfig:
     decay_all: bool
     clip: float  # largest global gradient norm; 0 is off
     rate_scales: dict[str, float] = field(default_factory=dict)
+    undecayed: tuple[str, ...] = ()
+    layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
         require(self.rate > 0, f"rate must be positive, not {self.rate}.")
@@ -39,6 +42,7 @@ class OptimizerConfig:
         require(all(0 <= share <= 1 for share in self.phases), f"phases must be shares in [0, 1], not {self.phases}.")
         require(0 <= self.final <= 1, f"final must be in [0, 1], not {self.final}.")
         require(self.clip >= 0, f"clip must not be negative, but is {self.clip}.")
+        require(0 < self.layer_decay <= 1, f"layer_decay must be in (0, 1], not {self.layer_decay}.")
 
 
 def rate_at(update: int, updates: int, config: OptimizerConfig) -> float:
@@ -68,11 +72,15 @@ def tri_stage(update: int, updates: int, phases: tuple[float, ...], final: float
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
     """Return AdamW over the trainable parameters of ``model``, grouped by weight decay and rate scale."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    depth = 1 + max((block_of(name) for name, _ in model.named_parameters()), default=0)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            plain = parameter.ndim == 1 or name.endswith(("class_token", "relative_bias"))
+            plain = parameter.ndim == 1 or any(part in name for part in config.undecayed)
             decay = 0.0 if plain and not config.decay_all else config.weight_decay
-            groups.setdefault((decay, scale_of(name, config.rate_scales)), []).append(parameter)
+            scale = scale_of(name, config.rate_scales)
+            if block_of(name) >= 0:
+                scale *= config.layer_decay ** (depth - block_of(name))
+            groups.setdefault((decay, scale), []).append(parameter)
     parameters = [
         {"params": members, "weight_decay": decay, "rate_scale": scale} for (decay, scale), members in groups.items()
     ]
@@ -80,6 +88,12 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ada
     device_type = next(model.parameters()).device.type
     fused = device_type in ("cpu", "cuda")
     return torch.optim.AdamW(parameters, lr=config.rate, betas=betas, eps=config.epsilon, fused=fused)
+
+
+def block_of(name: str) -> int:
+    """Return the number of the trunk's block that the parameter ``name`` belongs to, or -1."""
+    _, found, rest = name.partition("trunk.blocks.")
+    return int(rest.partition(".")[0]) if found else -1
 
 
 def scale_of(name: str, scales: Mapping[str, float]) -> float:

@@ -71,7 +71,7 @@ def test_the_sizes_of_the_paper_give_the_parameters_of_the_paper():
     model = {
         **block["model"],
         "trunk": block["model"]["trunk"] | {"width": 768, "depth": 12, "heads": 12, "feedforward": 3072},
-        "local": {"patch": 16, "positions": 0.0},
+        "local": block["model"]["local"] | {"patch": 16, "positions": 0.0},
         "augment": block["model"]["augment"] | {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
     }
     encoder = make_setup("vision", block | {"model": model}, "").encoder()

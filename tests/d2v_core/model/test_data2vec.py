@@ -9,23 +9,26 @@ from d2v_core.model.targets import average_targets
 from d2v_core.model.teacher import decay_at
 from tests.d2v_core.blocks import MODALITIES, masked_batch, small_block, small_model
 
+VERSIONS = [(name, version) for name in MODALITIES for version in (1, 2)]
 
-def without_dropout(name: str):
-    block = small_block(name)
+
+def without_dropout(name: str, version: int = 1):
+    block = small_block(name, version)
     for part in (block["model"]["trunk"], block["model"]["local"]):
         part |= {key: 0.0 for key in part if "dropout" in key}
     return small_model(name, block=block)
 
 
-@pytest.mark.parametrize("name", MODALITIES)
-def test_the_student_cannot_see_what_is_masked_and_the_teacher_can(name):
-    setup, model = without_dropout(name)
+@pytest.mark.parametrize(("name", "version"), VERSIONS)
+def test_the_student_cannot_see_what_is_masked_and_the_teacher_can(name, version):
+    setup, model = without_dropout(name, version)
     batch = masked_batch(name, setup)
     features, padding = model.student.local(batch | {"inputs": batch.get("corrupted", batch["inputs"])})
     changed = features + 3 * batch["mask"].unsqueeze(-1)
-    seen = model.student.contextualise(features, padding, batch["mask"]).x
-    if name != "text":
-        torch.testing.assert_close(model.student.contextualise(changed, padding, batch["mask"]).x, seen)
+    hidden = batch["mask"], batch.get("visible")
+    seen = model.student.contextualise(features, padding, *hidden).x
+    if (name, version) != ("text", 1):
+        torch.testing.assert_close(model.student.contextualise(changed, padding, *hidden).x, seen)
     full = model.teacher.encoder.contextualise(features, padding).x
     assert not torch.allclose(model.teacher.encoder.contextualise(changed, padding).x, full)
 
@@ -38,6 +41,43 @@ def test_masked_words_are_replaced_before_the_student_reads_them():
     assert not (batch["inputs"] == hidden).any()
     diverted = (batch["corrupted"] != batch["inputs"]) & ~batch["mask"]
     assert diverted.any(), "a tenth of the chosen tokens become another piece and are not predicted"
+
+
+@pytest.mark.parametrize("name", MODALITIES)
+def test_version_2_encodes_the_visible_tokens_of_every_view_and_no_other(name):
+    setup, model = without_dropout(name, 2)
+    views = model.config.views.count
+    batch = masked_batch(name, setup, 3, views)
+    encoded = []
+    model.student.trunk.blocks[0].register_forward_hook(lambda block, given, result: encoded.append(given[0].shape))
+    loss = model(batch)
+    visible = int((~batch["mask"][0]).sum())
+    assert encoded == [(3 * views, visible + model.student.local.extra, 16)]
+    assert loss.targets.shape == (3, batch["mask"].shape[1], 16), "one set of targets for all views"
+    assert len(loss.predictions) == len(loss.masked_targets) == int(loss.count) == len(batch["masked"])
+
+
+def test_tokens_return_to_their_places_with_fresh_noise_between_them():
+    _, model = small_model("speech", version=2)
+    visible = torch.tensor([[1, 3], [0, 4]])
+    tokens = torch.arange(2 * 2 * 16.0).reshape(2, 2, 16) + 1
+    model.eval()
+    filled, again = model.fill(tokens, visible, 5), model.fill(tokens, visible, 5)
+    for view, places in enumerate(visible):
+        assert torch.equal(filled[view, places], tokens[view])
+        others = [place for place in range(5) if place not in places]
+        assert filled[view, others].std() == pytest.approx(0.01, rel=0.4)
+        assert not torch.equal(filled[view, others], again[view, others])
+
+
+def test_targets_of_all_views_are_those_of_their_sample():
+    setup, model = without_dropout("vision", 2)
+    views = model.config.views.count
+    batch = masked_batch("vision", setup, 2, views)
+    loss = model(batch)
+    tokens = batch["mask"].shape[1]
+    for row, target in zip(batch["masked"].tolist(), loss.masked_targets, strict=True):
+        assert torch.equal(target, loss.targets[row // (views * tokens), row % tokens])
 
 
 @pytest.mark.parametrize("name", MODALITIES)
@@ -68,12 +108,12 @@ def test_a_decay_of_one_freezes_the_teacher():
         assert torch.equal(old, new)
 
 
-@pytest.mark.parametrize("name", MODALITIES)
-def test_the_teacher_never_trains_never_drops_and_gets_no_gradient(name):
-    setup, model = small_model(name)
+@pytest.mark.parametrize(("name", "version"), VERSIONS)
+def test_the_teacher_never_trains_never_drops_and_gets_no_gradient(name, version):
+    setup, model = small_model(name, version=version)
     model.train()
     assert not any(module.training for module in model.teacher.modules())
-    model(masked_batch(name, setup)).total.backward()
+    model(masked_batch(name, setup, views=model.config.views.count if version == 2 else 1)).total.backward()
     assert all(parameter.grad is None for parameter in model.teacher.parameters())
     assert all(p.grad is not None for p in model.student.trunk.parameters())
 
@@ -101,10 +141,19 @@ def test_targets_are_normalised_over_time_or_channels_before_and_after_the_mean(
     torch.testing.assert_close(both, F.layer_norm(sum(F.layer_norm(r, [8]) for r in results) / 2, [8]))
 
 
+def test_padding_takes_no_part_in_statistics_over_time():
+    result, padding = torch.randn(2, 9, 8), torch.zeros(2, 9, dtype=torch.bool)
+    padding[1, 6:] = True
+    targets = average_targets([result], ["instance"], [], padding)
+    torch.testing.assert_close(targets[0], average_targets([result[:1]], ["instance"], [])[0], atol=1e-5, rtol=1e-5)
+    alone = average_targets([result[1:, :6]], ["instance"], [])[0]
+    torch.testing.assert_close(targets[1, :6], alone, atol=1e-5, rtol=1e-5)
+
+
 def test_the_targets_are_the_last_blocks_and_the_stated_tensor():
     setup, model = small_model("vision")
     batch = masked_batch("vision", setup)
-    encoded = model.teacher.encoder(batch)
+    encoded = model.teacher.encoder({"inputs": batch["inputs"]})
     features, padding = model.student.local(batch)
     wanted = average_targets(encoded.results[-2:], ["instance"], ["layer"])
     torch.testing.assert_close(model.targets(batch, features, padding), wanted)

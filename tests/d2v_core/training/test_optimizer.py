@@ -37,7 +37,7 @@ def test_tri_stage_rises_holds_and_decays_exponentially():
 def test_biases_norms_and_scaled_parameters_have_their_own_groups():
     model = nn.ModuleDict({"linear": nn.Linear(3, 3), "norm": nn.LayerNorm(3)})
     model.relative_bias = nn.Parameter(torch.zeros(4, 2))
-    optimizer = make_optimizer(model, replace(CONFIG, rate_scales={"relative_bias": 30.0}))
+    optimizer = make_optimizer(model, replace(CONFIG, rate_scales={"relative_bias": 30.0}, undecayed=("bias",)))
     groups = {(group["weight_decay"], group["rate_scale"]): len(group["params"]) for group in optimizer.param_groups}
     assert groups == {(0.01, 1.0): 1, (0.0, 1.0): 3, (0.0, 30.0): 1}
     set_rate(optimizer, 2.0)
@@ -46,7 +46,25 @@ def test_biases_norms_and_scaled_parameters_have_their_own_groups():
     assert {group["weight_decay"] for group in everything.param_groups} == {0.01}
 
 
-WRONG = [{"rate": 0.0}, {"phases": (0.1, 0.2)}, {"phases": (1.5,)}, {"final": 2.0}, {"clip": -1.0}]
+def test_layers_nearer_to_the_input_learn_slower():
+    model = nn.Module()
+    model.trunk = nn.Module()
+    model.trunk.blocks = nn.ModuleList(nn.Linear(3, 3, bias=False) for _ in range(12))
+    model.head = nn.Linear(3, 3, bias=False)
+    optimizer = make_optimizer(model, replace(CONFIG, layer_decay=0.5))
+    scales = {id(p): group["rate_scale"] for group in optimizer.param_groups for p in group["params"]}
+    assert [scales[id(block.weight)] for block in model.trunk.blocks] == [0.5 ** (12 - n) for n in range(12)]
+    assert scales[id(model.head.weight)] == 1.0
+
+
+WRONG = [
+    {"rate": 0.0},
+    {"phases": (0.1, 0.2)},
+    {"phases": (1.5,)},
+    {"final": 2.0},
+    {"clip": -1.0},
+    {"layer_decay": 0.0},
+]
 
 
 @pytest.mark.parametrize("change", WRONG)
