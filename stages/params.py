@@ -87,6 +87,9 @@ def get(key: str, kind: type[T] = object, path: Path = PATH) -> T:
 def modality(name: str, path: Path = PATH) -> dict:
     """Return the block of modality ``name``; for version 2 with its block ``v2`` laid over it."""
     block = dict(get(f"modalities.{name}", Mapping, path))
+    for key in ("version", "table", "model", "pretrain"):
+        if key not in block:
+            raise UserError(f"{path}: modalities.{name}.{key} is missing; add it.")
     changes = block.pop("v2", None) or {}
     return merge(block, changes) if block.get("version") == 2 else block
 

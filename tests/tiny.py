@@ -140,6 +140,9 @@ def small_params() -> dict:
         block["model"]["trunk"] |= {"width": 16, "depth": 2, "heads": 2, "feedforward": 32}
         block["pretrain"]["objective"]["targets"]["layers"] = 2
         block["pretrain"]["loop"] = dict(LOOP)
+        views = block["v2"]["pretrain"]["objective"]["views"]
+        views["count"] = 2
+        views["decoder"] |= {"channels": 16, "groups": 2, "layers": 2}
     speech, vision, text = (params["modalities"][name] for name in ("speech", "vision", "text"))
     speech["model"]["local"] |= {"channels": 16, "position_layers": 1, "position_groups": 4}
     speech["model"]["crop"] = {"min_seconds": 0.3, "max_seconds": 0.5}

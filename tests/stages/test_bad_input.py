@@ -80,7 +80,7 @@ CASES = {
     "a block that is missing": (
         changed(modalities__vision__pretrain=...),
         ["pretrain vision"],
-        "error: params.yaml: modalities.vision.pretrain is missing; the nearest key there is 'version'.",
+        "error: params.yaml: modalities.vision.pretrain is missing; add it.",
     ),
     "a corpus that is missing": (
         changed(labelled__topics__corpus=...),

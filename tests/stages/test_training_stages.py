@@ -26,9 +26,10 @@ def rows(path: str) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_a_modality_goes_from_its_table_to_scores(project, task):
+@pytest.mark.parametrize(("task", "version"), [(task, version) for task in TASKS for version in (1, 2)])
+def test_a_modality_goes_from_its_table_to_scores(project, task, version):
     modality, table = TASKS[task]
+    project.set(**{f"modalities__{modality}__version": version})
     project.prepare(*dict.fromkeys([modality, table]))
     project.done("pretrain", modality)
     for origin in ("pretrained", "scratch"):
@@ -43,7 +44,7 @@ def test_a_modality_goes_from_its_table_to_scores(project, task):
     assert numbers["loss"] == float(curve[-1]["loss"])
     assert numbers["least_target_spread"] == min(float(row["target_spread"]) for row in curve)
     config = read_config(Path("models/pretrain") / modality)
-    assert (config["modality"], config["updates"], config["seed"]) == (modality, 4, 0)
+    assert (config["modality"], config["version"], config["updates"], config["seed"]) == (modality, version, 4, 0)
 
     assert [(row["seed"], row["update"]) for row in rows(f"plots/{task}/scratch.csv")] == [("0", "2"), ("0", "4")]
     truth = pl.read_ipc(f"data/tables/{table}/test-00000.arrow")
@@ -172,8 +173,9 @@ def interrupt(project: Project, update: int, stage: Callable[..., None] = pretra
             stage(*(arguments or ["text"]))
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_an_interrupted_run_goes_on_from_any_place(text, accumulate):
+@pytest.mark.parametrize(("accumulate", "version"), [(1, 1), (2, 1), (2, 2)])
+def test_an_interrupted_run_goes_on_from_any_place(text, accumulate, version):
+    text.set(modalities__text__version=version)
     text.set(modalities__text__pretrain__loop=LONG | {"updates": 40, "save_every": 9, "accumulate": accumulate})
     pretrain.main("text")
     expected = trained(text)
@@ -182,6 +184,19 @@ def test_an_interrupted_run_goes_on_from_any_place(text, accumulate):
         interrupt(text, update)
     pretrain.main("text")
     assert trained(text) == expected
+
+
+def test_version_2_is_another_model_of_the_same_table(project):
+    project.prepare("vision").done("pretrain", "vision")
+    project.set(modalities__vision__version=2)
+    project.done("pretrain", "vision")
+    names = read_weights(Path("models/pretrain/vision"))
+    assert "head.blocks.0.convolution.weight" in names
+    assert not [name for name in names if "mask_token" in name or "relative_bias" in name]
+    project.set(modalities__vision__v2={})
+    assert project.refused("pretrain", "vision") == (
+        "error: vision: objective.views is for version 2, and needed there; version is 2."
+    )
 
 
 def test_other_parameters_do_not_continue_an_old_run(text):
