@@ -25,7 +25,7 @@ BLOCKS = {  # what every block of these groups may hold
         "v2": Mapping,
     },
     "labelled": {"modality": str, "corpus": Mapping},
-    "tasks": {"modality": str, "table": str, "train": Mapping, "probe": Mapping},
+    "tasks": {"modality": str, "table": str, "pretrained": str, "train": Mapping, "probe": Mapping},
 }
 
 

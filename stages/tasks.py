@@ -31,6 +31,7 @@ class Task:
     name: str
     setup: Setup
     folder: Path
+    pretrained: Path
     train: FinetuneConfig
     symbols: tuple[str, ...]
 
@@ -94,17 +95,22 @@ def read_task(name: str) -> Task:
         symbols = Table(folder, "train", setup.modality.columns).classes
     if not symbols:
         raise UserError(f"{folder} has no labels, so task {name!r} has nothing to learn; label it or drop the task.")
-    return Task(name, setup, folder, train, tuple(symbols))
+    return Task(name, setup, folder, Path(params.get(f"{where}.pretrained", str)), train, tuple(symbols))
 
 
 def starting_from(task: Task, origin: str) -> Task:
     """Return ``task`` with the setup of where it starts: that of the pretrained run, or that of params.yaml."""
-    return of_run(task, MODELS / "pretrain" / task.setup.name) if origin == "pretrained" else task
+    return of_run(task, task.pretrained) if origin == "pretrained" else task
 
 
 def of_run(task: Task, folder: Path) -> Task:
     """Return ``task`` with the setup of the run at ``folder``; raise UserError when it reads other tables."""
-    setup = make_setup(task.setup.name, read_config(folder), str(folder / "config.json"))
+    config = read_config(folder)
+    if config.get("modality") != task.setup.name:
+        raise UserError(
+            f"{folder} is a model of {config.get('modality')}; task {task.name!r} needs one of {task.setup.name}."
+        )
+    setup = make_setup(task.setup.name, config, str(folder / "config.json"))
     if setup.config.table != task.setup.config.table:
         raise UserError(f"{folder} reads other tables; set modalities.{setup.name}.table as in its config.json.")
     return replace(task, setup=setup)
@@ -120,7 +126,7 @@ def first_model(task: Task, origin: str, head: HeadConfig | None = None) -> Supe
 
 def load_pretrained(task: Task, encoder: Encoder) -> None:
     """Fill ``encoder`` with the pretrained student's weights; a final norm that it does not have is left out."""
-    weights = read_weights(MODELS / "pretrain" / task.setup.name, "encoder.")
+    weights = read_weights(task.pretrained, "encoder.")
     kept = {name: value for name, value in weights.items() if not name.startswith("trunk.final_norm.")}
     encoder.load_state_dict(weights if "trunk.final_norm.weight" in encoder.state_dict() else kept)
 

@@ -124,7 +124,7 @@ def pulse_blocks(params: dict) -> dict:
     model = {"mask": {"kind": "spans", "probability": 0.5, "length": 2}, "trunk": vision["model"]["trunk"]}
     pulse = {"version": 1, "corpus": corpus, "vocabulary": {"kind": "none"}, "table": {"channels": 3}, "model": model}
     pulse |= {"pretrain": vision["pretrain"] | {"batch": 60}, "v2": {}}
-    beats = params["tasks"]["digits"] | {"modality": "pulse", "table": "pulse"}
+    beats = params["tasks"]["digits"] | {"modality": "pulse", "table": "pulse", "pretrained": "models/pretrain/pulse"}
     beats["train"]["batch"] = 60
     return params | {"modalities": {"pulse": pulse}, "labelled": {}, "tasks": {"beats": beats}}
 
