@@ -10,7 +10,7 @@ from torch import Tensor
 
 from d2v_core.config import require
 from d2v_core.data import masks
-from d2v_core.data.order import Batch, key
+from d2v_core.data.order import Batch, Place, follow, key
 from d2v_core.data.table import Row, Table
 from d2v_core.errors import UserError
 from d2v_core.model.supervised import HeadConfig, Supervised
@@ -97,7 +97,11 @@ def finetune(
         return inputs | hide(setup, config, inputs, rngs) | {"labels": labels(chosen)}
 
     lengths = setup.modality.lengths(table, setup.config)[rows]
-    return fit_resumably(model, make, lengths, config.batch, config.loop, config.optimizer, seed=seed, state=state)
+
+    def order(start: Place) -> Iterator[tuple[Batch, Place]]:
+        return follow(lengths, config.batch, seed, start)
+
+    return fit_resumably(model, make, order, config.loop, config.optimizer, seed=seed, state=state)
 
 
 def hide(

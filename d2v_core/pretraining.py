@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from d2v_core.config import require
-from d2v_core.data.order import Batch, key
+from d2v_core.data.order import Batch, Place, follow, key
 from d2v_core.data.table import Table
 from d2v_core.errors import UserError
 from d2v_core.model.data2vec import Data2Vec, Data2VecConfig
@@ -38,30 +38,41 @@ def pretrain(
 ) -> Iterator[tuple[Data2Vec, int, Record]]:
     """Train and yield (model, updates done, record) after every update; records are empty unless one is due.
 
-    Resume state is kept in the folder ``state``. Every random draw is keyed by (seed, epoch, row). Raises UserError
-    when no row is long enough to train on.
+    Resume state is kept in the folder ``state``. Raises UserError when no row is long enough to train on.
     """
     torch.manual_seed(seed)
     model = make_model(setup, config).to(device)
-    lengths = setup.modality.trainable(setup.modality.lengths(table, setup.config), setup.config)
-    usable = np.flatnonzero(lengths)
-    if len(usable) == 0:
-        raise UserError(f"{table.folder} has no row in its {table.split!r} split that is long enough to train on.")
+    source = Source(setup, config, table, seed)
 
-    def make(batch: Batch) -> dict[str, Tensor]:
-        numbers = usable[batch.rows]
-        rngs = [key(seed, batch.epoch, int(row)) for row in numbers]
-        inputs = setup.modality.batch([table[row] for row in numbers], rngs, setup.config)
-        if setup.version == 2:
-            views = config.objective.views.count
-            rngs = [key(seed, batch.epoch, int(row), 1 + view) for row in numbers for view in range(views)]
-        return inputs | hide(setup, inputs, rngs)
+    def order(start: Place) -> Iterator[tuple[Batch, Place]]:
+        return follow(source.lengths, config.batch, seed, start)
 
-    steps = fit_resumably(
-        model, make, lengths[usable], config.batch, config.loop, config.optimizer, seed=seed, state=state
-    )
+    steps = fit_resumably(model, source.batch, order, config.loop, config.optimizer, seed=seed, state=state)
     for update, record in steps:
         yield model, update, record
+
+
+class Source:
+    """The rows of a table that are long enough to train on, and the batches made of them."""
+
+    def __init__(self, setup: Setup, config: PretrainConfig, table: Table, seed: int) -> None:
+        """Choose the rows; raises UserError when there is none."""
+        self.setup, self.config, self.table, self.seed = setup, config, table, seed
+        lengths = setup.modality.trainable(setup.modality.lengths(table, setup.config), setup.config)
+        self.rows = np.flatnonzero(lengths)
+        self.lengths = lengths[self.rows]
+        if len(self.rows) == 0:
+            raise UserError(f"{table.folder} has no row in its {table.split!r} split that is long enough to train on.")
+
+    def batch(self, batch: Batch) -> dict[str, Tensor]:
+        """Return inputs and masks of a batch: draws are keyed by (seed, epoch, row) and, in version 2, the view."""
+        setup, seed, numbers = self.setup, self.seed, self.rows[batch.rows]
+        rngs = [key(seed, batch.epoch, int(row)) for row in numbers]
+        inputs = setup.modality.batch([self.table[row] for row in numbers], rngs, setup.config)
+        if setup.version == 2:
+            views = range(1, 1 + self.config.objective.views.count)
+            rngs = [key(seed, batch.epoch, int(row), view) for row in numbers for view in views]
+        return inputs | hide(setup, inputs, rngs)
 
 
 def hide(setup: Setup, inputs: dict[str, Tensor], rngs: Sequence[np.random.Generator]) -> dict[str, Tensor]:

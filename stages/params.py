@@ -24,6 +24,7 @@ BLOCKS = {  # what every block of these groups may hold
         "pretrain": Mapping,
         "v2": Mapping,
     },
+    "joint": {"members": list, "trunk": Mapping, "optimizer": Mapping, "loop": Mapping},
     "labelled": {"modality": str, "corpus": Mapping},
     "tasks": {"modality": str, "table": str, "pretrained": str, "train": Mapping, "probe": Mapping},
 }

@@ -4,6 +4,7 @@ Needs neither DVC nor Prefect nor a codec: ``python -m stages.pretrain speech`` 
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict
 
 from d2v_core.config import build
@@ -25,16 +26,21 @@ def main(name: str) -> None:
     identity = {**setup.describe(), "pretrain": asdict(config), "seed": seed, "table_digest": digest}
     with training.resume_state(f"pretrain-{name}", identity) as state:
         log = training.CsvLog(state / "log.csv")
-        latest: dict[str, float] = {}
         steps = pretrain(setup, config, table, seed, state, training.pick_device())
-        shown = track(steps, f"pretrain-{name}", config.loop.updates, unit="updates", note=lambda: note(latest))
-        for model, update, record in shown:
-            if record:
-                log.write(record)
-                latest = record
+        model, update = follow(steps, log, f"pretrain-{name}", config.loop.updates)
         write_run(MODELS / "pretrain" / name, {**identity, "updates": update}, weights(model))
         training.write_csv(PLOTS / name / "pretrain.csv", log.rows)
         training.write_json(METRICS / name / "pretrain.json", summary(log.rows))
+
+
+def follow(steps: Iterable, log: training.CsvLog, label: str, updates: int) -> tuple[object, int]:
+    """Train to the end, logging records and showing progress; return the model and the updates done."""
+    latest: dict[str, float] = {}
+    for model, update, record in track(steps, label, updates, unit="updates", note=lambda: note(latest)):
+        if record:
+            log.write(record)
+            latest.update(record)
+    return model, update
 
 
 def weights(model: object) -> dict:

@@ -1,12 +1,15 @@
 """One item of a manifest → its decoded content, by the kind of file it is in."""
 
 import re
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from d2v_core.errors import Dropped
+from d2v_core.modalities.text import END
+from stages import tokenizer
 from stages.layouts import AUDIO, IMAGES, Record
 
 
@@ -64,15 +67,33 @@ def read_image(path: Path, channels: int) -> object:
     return to_dtype(image[0] if image.ndim == 4 else image, torch.uint8, scale=True)
 
 
+def encode(texts: Sequence[str], vocabulary: Path) -> list[list[int]]:
+    """Return the ids of the pieces of every text, by the tokenizer or else the sentencepiece model of a vocabulary."""
+    if (vocabulary / tokenizer.FILE).exists():
+        published = fresh(tokenizer.load, vocabulary / tokenizer.FILE)
+        return [published.encode(text, add_special_tokens=False).ids for text in texts]
+    return pieces(vocabulary).encode(list(texts))
+
+
 def pieces(vocabulary: Path) -> object:
     """Return the sentencepiece model of a vocabulary folder."""
-    path = (vocabulary / "pieces.model").resolve()
-    return load_pieces(path, path.stat().st_mtime_ns)
+    return fresh(load_pieces, vocabulary / "pieces.model")
+
+
+def fresh(load: Callable[[Path], object], path: Path) -> object:
+    """Return what ``load`` makes of a file, kept until another file is asked for or this one changes."""
+    path = path.resolve()
+    return kept(load, path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=1)
-def load_pieces(path: Path, modified: int) -> object:
-    """Return the sentencepiece model in a file; ``modified`` tells it from one that was there before."""
+def kept(load: Callable[[Path], object], path: Path, modified: int) -> object:
+    """Return what ``load`` makes of a file; ``modified`` tells it from one that was there before."""
+    return load(path)
+
+
+def load_pieces(path: Path) -> object:
+    """Return the sentencepiece model in a file."""
     from sentencepiece import SentencePieceProcessor
 
     return SentencePieceProcessor(model_file=str(path))
@@ -81,13 +102,13 @@ def load_pieces(path: Path, modified: int) -> object:
 def encode_document(text: str, vocabulary: Path) -> np.ndarray:
     """Return the ids [tokens] of a document's paragraphs, each closed by the end symbol."""
     paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text) if part.strip()]
-    ids = pieces(vocabulary).encode(paragraphs, add_eos=True)
-    return np.array([token for paragraph in ids for token in paragraph], dtype=np.int64)
+    ids = encode(paragraphs, vocabulary)
+    return np.array([token for paragraph in ids for token in [*paragraph, END]], dtype=np.int64)
 
 
 def encode_sentence(text: str | None, tokens: int, vocabulary: Path) -> np.ndarray:
     """Return the ids [tokens] of one sentence, cut so that it fits a row, closed by the end symbol."""
-    ids = pieces(vocabulary).encode(text or "")
+    (ids,) = encode([text or ""], vocabulary)
     if not ids:
         raise Dropped("empty", "no words")
-    return np.array([*ids[: tokens - 2], pieces(vocabulary).eos_id()], dtype=np.int64)
+    return np.array([*ids[: tokens - 2], END], dtype=np.int64)

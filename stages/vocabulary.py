@@ -1,6 +1,6 @@
 """Stage ``vocabulary``: the symbols of a modality, learnt from the training split of its corpus.
 
-Text gets sentencepiece pieces, speech the letters of its transcripts, vision none.
+Text gets sentencepiece pieces or those of a published tokenizer, speech the letters of its transcripts, vision none.
 """
 
 import io
@@ -16,7 +16,7 @@ import polars as pl
 from d2v_core.config import require
 from d2v_core.data.files import publish_folder
 from d2v_core.errors import UserError
-from stages import params, runner
+from stages import params, runner, tokenizer
 from stages.layouts import CorpusConfig, manifest
 from stages.paths import VOCABULARIES
 
@@ -26,26 +26,31 @@ LONGEST_LINE = 2**24  # bytes; sentencepiece would leave out lines above 4192, w
 
 @dataclass(frozen=True)
 class VocabularyConfig:
-    """The block ``vocabulary``; ``coverage`` and ``lowercase`` are for pieces."""
+    """The block ``vocabulary``; ``coverage`` and ``lowercase`` are for pieces, ``path`` is that of a tokenizer."""
 
-    kind: Literal["pieces", "letters", "none"]
+    kind: Literal["pieces", "tokenizer", "letters", "none"]
     coverage: float = 0.9995
     lowercase: bool = False
+    path: str = ""
 
     def __post_init__(self) -> None:
         require(0 < self.coverage <= 1, f"coverage must be in (0, 1], not {self.coverage}.")
+        require(bool(self.path) == (self.kind == "tokenizer"), "path must be given for a tokenizer, and for it alone.")
 
 
 def main(name: str) -> None:
-    """Write ``data/vocabulary/<name>/``: ``vocabulary.json`` and, for text, ``pieces.model``."""
+    """Write ``data/vocabulary/<name>/``: ``vocabulary.json`` and, for text, its pieces or its tokenizer."""
     config = params.read(VocabularyConfig, f"modalities.{name}.vocabulary")
     symbols: list[str] = []
     with publish_folder(VOCABULARIES / name) as folder:
         if config.kind == "letters":
             symbols = SPECIAL + letters(training_items(name))
-        elif config.kind == "pieces":
+        elif config.kind in ("pieces", "tokenizer"):
             size = params.get(f"modalities.{name}.table.vocabulary", int)
-            symbols = train_pieces(folder / "pieces.model", training_items(name), size - 1, config)
+            if config.kind == "tokenizer":
+                symbols = tokenizer.copy(Path(config.path), folder / tokenizer.FILE, size)
+            else:
+                symbols = train_pieces(folder / "pieces.model", training_items(name), size - 1, config)
         (folder / "vocabulary.json").write_text(
             json.dumps({"symbols": symbols}, ensure_ascii=False, indent=0) + "\n", "utf-8"
         )

@@ -1,6 +1,8 @@
 """Mask samplers: pure functions of a keyed generator. True = hidden from the student, and predicted.
 
 T tokens of a sample · p share of tokens that would be masked if spans did not overlap (reference, chapter 10)
+
+Exact counts are floors of products in floating point, as in the reference: 196·(1 - 0.8) is 39, 100·(1 - 0.9) is 9.
 """
 
 import math

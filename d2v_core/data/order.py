@@ -3,11 +3,13 @@
 Resuming is counting: a run that stopped at (epoch, position) goes on there, and any batch can be rebuilt.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 
+Place = Mapping[str, int]  # where in the order a run is: plain integers, to be saved
 LENGTH_JITTER = 0.1  # share by which lengths are blurred before sorting, so that batches mix from epoch to epoch
 
 
@@ -50,3 +52,29 @@ def stream(lengths: np.ndarray, budget: int, seed: int, epoch: int = 0, position
         for place in range(position, len(batches)):
             yield Batch(epoch, place, batches[place])
         epoch, position = epoch + 1, 0
+
+
+def follow(lengths: np.ndarray, budget: float, seed: int, start: Place) -> Iterator[tuple[Batch, Place]]:
+    """Yield batches for ever from the place ``start`` on, each with the place after it."""
+    for batch in stream(lengths, budget, seed, start.get("epoch", 0), start.get("position", 0)):
+        yield batch, {"epoch": batch.epoch, "position": batch.position + 1}
+
+
+def take_turns(
+    members: Mapping[str, tuple[np.ndarray, float]], seed: int, start: Place
+) -> Iterator[tuple[tuple[str, Batch], Place]]:
+    """Yield (member, batch) for ever: in every round each of ``members`` has one turn, in a keyed order.
+
+    ``members`` maps a name to its lengths [rows] and the budget of its batches.
+    """
+    names, place = sorted(members), dict(start)
+    streams = {
+        name: stream(lengths, budget, seed, start.get(f"{name}.epoch", 0), start.get(f"{name}.position", 0))
+        for name, (lengths, budget) in members.items()
+    }
+    for turn in count(start.get("turn", 0)):
+        order = key(seed, turn // len(names)).permutation(len(names))
+        name = names[order[turn % len(names)]]
+        batch = next(streams[name])
+        place |= {"turn": turn + 1, f"{name}.epoch": batch.epoch, f"{name}.position": batch.position + 1}
+        yield (name, batch), dict(place)

@@ -17,3 +17,4 @@ class Loss:
     targets: Tensor | None = None  # [B, T, D] float32, at all tokens
     masked_targets: Tensor | None = None  # [masked tokens, D] float32
     predictions: Tensor | None = None  # [masked tokens, D] float32
+    member: int | None = None  # in joint training, the number of the modality

@@ -20,13 +20,17 @@ def decay_at(update: int, start: float, end: float, ramp: int) -> float:
 
 
 class Teacher(nn.Module):
-    """An averaged copy of an encoder, in float32, never trained by gradients and always in evaluation mode."""
+    """An averaged copy of an encoder, in float32, never trained by gradients and always in evaluation mode.
+
+    Parameters whose name starts with one of ``left`` belong to another teacher too, which refreshes them.
+    """
 
     def __init__(self, student: Encoder, copied: Sequence[str]) -> None:
         """Start as a copy of ``student``; parameters whose name starts with one of ``copied`` are never averaged."""
         super().__init__()
         self.encoder = copy.deepcopy(student).float().requires_grad_(False)
         self.copied = tuple(copied)
+        self.left: tuple[str, ...] = ()
         self.eval()
 
     def train(self, mode: bool = True) -> "Teacher":
@@ -37,8 +41,9 @@ class Teacher(nn.Module):
     def refresh(self, student: Encoder, decay: float) -> None:
         """Move Δ ← τ·Δ + (1−τ)·θ; τ ≥ 1 freezes the averages. Copied parameters and all buffers follow at once."""
         own = dict(self.encoder.named_parameters())
-        averaged = [(own[name], new) for name, new in student.named_parameters() if not name.startswith(self.copied)]
-        if decay < 1:
+        apart = self.copied + self.left
+        averaged = [(own[name], new) for name, new in student.named_parameters() if not name.startswith(apart)]
+        if averaged and decay < 1:
             averages, news = (list(side) for side in zip(*averaged, strict=True))
             torch._foreach_lerp_(averages, [new.float() for new in news], 1 - decay)
         for name, new in student.named_parameters():

@@ -23,6 +23,7 @@ def describe(loss: Loss, model: nn.Module) -> dict[str, float]:
     if loss.targets is None:
         return {}
     return {
+        **({} if loss.member is None else {"member": loss.member}),
         "decay": model.decay,
         "target_spread": spread(loss.masked_targets),
         "prediction_spread": spread(loss.predictions),

@@ -1,0 +1,161 @@
+"""``python -m stages.recipes [NAME ...]``: the published models as changes to params.yaml, listed or applied.
+
+A recipe is a file of the folder ``recipes``: a comment that says where its numbers come from, and blocks to lay over
+params.yaml by the rule of ``stages.params.merge``. Comments and order of params.yaml stay, so that ``git diff`` shows
+what a recipe changes.
+"""
+
+import copy
+import difflib
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
+
+from d2v_core.data.files import publish
+from d2v_core.errors import UserError
+from stages import params, runner
+
+FOLDER = Path("recipes")
+FIELDS = ("Source", "Data", "Hardware", "Cost", "Published", "Not published", "Not applied")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe's name, the sentence it begins with, its ``FIELDS``, and the blocks to lay over params.yaml."""
+
+    name: str
+    title: str
+    fields: dict[str, str]
+    changes: Mapping
+
+
+def main(*names: str) -> None:
+    """Lay the recipes ``names`` over params.yaml, in order, in place; without any, list all there are."""
+    if not names:
+        print("\n".join(line for name in known() for line in described(read(name))))
+        return
+    count = apply([read(name) for name in names], params.PATH)
+    print(f"{params.PATH}: {count} values changed by {', '.join(names)}; `git diff {params.PATH}` shows them")
+
+
+def known() -> list[str]:
+    """Return the names of all recipes: their paths in the folder, without suffix."""
+    return sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
+
+
+def described(recipe: Recipe) -> list[str]:
+    """Return what a list shows of ``recipe``: its name and first sentence, and the published result."""
+    return [f"{recipe.name}: {recipe.title}", f"    published: {recipe.fields['Published']}"]
+
+
+def table() -> str:
+    """Return the Markdown table of all recipes that docs/recipes.md holds."""
+    rows = [read(name) for name in known()]
+    lines = [f"| `{r.name}` | {r.title} | {r.fields['Cost']} | {r.fields['Published']} |" for r in rows]
+    return "\n".join(["| recipe | what it is | cost | published result |", "|---|---|---|---|", *lines])
+
+
+def read(name: str) -> Recipe:
+    """Return the recipe ``name``; raise UserError when there is none, or when its file is not a recipe."""
+    path = FOLDER / f"{name}.yaml"
+    names = known()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+        raise UserError(f"{path} is not there" + (f"; the nearest recipe is {near[0]!r}." if near else "."))
+    text = path.read_text(encoding="utf-8")
+    title, fields = header(text)
+    missing = [field for field in FIELDS if field not in fields]
+    if missing:
+        raise UserError(f"{path} has no line '# {missing[0]}:' in its comment; add it.")
+    return Recipe(name, title, fields, params.mapping(parse(text, path), str(path)))
+
+
+def header(text: str) -> tuple[str, dict[str, str]]:
+    """Return the first sentence and the fields of the comment at the top of a recipe, each in one line."""
+    lines = [line.removeprefix("#").strip() for line in re.match(r"(#.*\n)*", text)[0].splitlines()]
+    found: dict[str, list[str]] = {"": []}
+    field = ""
+    for line in lines:
+        start, colon, rest = line.partition(": ")
+        if colon and start in FIELDS:
+            field, line = start, rest
+        found.setdefault(field, []).append(line)
+    joined = {field: " ".join(parts) for field, parts in found.items()}
+    return joined.pop(""), joined
+
+
+def apply(recipes: list[Recipe], path: Path) -> int:
+    """Lay ``recipes`` over the file at ``path``, in place; return how many values and blocks that changed."""
+    wanted: Mapping = params.load(path)
+    for recipe in recipes:
+        wanted = params.merge(wanted, recipe.changes)
+    document = parse(path.read_text(encoding="utf-8"), path)
+    count = settle(document, wanted)
+    text = io.StringIO()
+    editor().dump(document, text)
+    if count:
+        with publish(path) as temporary:
+            temporary.write_text(text.getvalue(), encoding="utf-8")
+    return count
+
+
+def settle(document: CommentedMap, wanted: Mapping) -> int:
+    """Give ``document`` the values of ``wanted``, in place, and leave what is equal as it is written; count changes.
+
+    A block that an alias shares is written out where it changes. New keys come before the last one, behind which the
+    comment of the next block is kept.
+    """
+    count = 0
+    for key, value in wanted.items():
+        below = document.get(key)
+        if key in document and alike(below, value):
+            continue
+        if isinstance(below, CommentedMap) and isinstance(value, Mapping) and not replaces(value, below):
+            if below.anchor.value is not None:
+                below = document[key] = copy.deepcopy(below)
+                below.yaml_set_anchor(None)
+            count += settle(below, value)
+            continue
+        count += 1
+        if key in document:
+            document[key] = copy.deepcopy(value)
+        else:
+            document.insert(max(len(document) - 1, 0), key, copy.deepcopy(value))
+    return count
+
+
+def replaces(value: Mapping, below: Mapping) -> bool:
+    """Whether ``value`` stands for a whole new block: it lacks keys of the one ``below``."""
+    return not set(below) <= set(value)
+
+
+def alike(one: object, other: object) -> bool:
+    """Whether two values of YAML are equal, and not only as true equals 1."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def editor() -> YAML:
+    """Return what reads and writes YAML with its comments, quotes and numbers as they are written."""
+    yaml = YAML()
+    yaml.preserve_quotes, yaml.width = True, 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.representer.add_representer(type(None), lambda writer, _: writer.represent_scalar("tag:yaml.org,2002:null", "null"))
+    return yaml
+
+
+def parse(text: str, path: Path) -> CommentedMap:
+    """Return the document in ``text``, the content of ``path``; raise UserError when it is not valid YAML."""
+    try:
+        return editor().load(text)
+    except YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+if __name__ == "__main__":
+    runner.run(main)
