@@ -85,12 +85,13 @@ def get(key: str, kind: type[T] = object, path: Path = PATH) -> T:
     return value if kind is object else convert(kind, value, walked)
 
 
-def modality(name: str, path: Path = PATH) -> dict:
-    """Return the block of modality ``name``; for version 2 with its block ``v2`` laid over it."""
+def modality(name: str, version: int | None = None, path: Path = PATH) -> dict:
+    """Return the block of modality ``name``; for version 2, its own or the one asked for, with ``v2`` laid over it."""
     block = dict(get(f"modalities.{name}", Mapping, path))
     for key in ("version", "table", "model", "pretrain"):
         if key not in block:
             raise UserError(f"{path}: modalities.{name}.{key} is missing; add it.")
+    block["version"] = version or block["version"]
     changes = block.pop("v2", None) or {}
     return merge(block, changes) if block.get("version") == 2 else block
 

@@ -65,13 +65,11 @@ def sizes(tensors: Tensors, settings: Settings) -> tuple[int, int]:
     """Return the side of a patch in pixels, and the patches along a side of the image; raise UserError."""
     patch = tensors["patch_embed.proj.weight"].shape[-1]
     table = tensors.get(f"rel_pos_bias.{TABLE}")
-    if table is None:
-        return patch, settings.get(224, "input_size", "image_size") // patch
-    side = (math.isqrt(max(table.shape[-2] - 3, 1)) + 1) // 2
-    if (2 * side - 1) ** 2 + 3 != table.shape[-2]:
-        raise UserError(
-            f"{TABLE} has {table.shape[-2]} rows, which is no square grid with a class token; read another."
-        )
+    rows = 0 if table is None else table.shape[-2]
+    image = 0 if rows else settings.get(224, "input_size", "image_size")
+    side = (math.isqrt(max(rows - 3, 1)) + 1) // 2 if rows else image // patch
+    if not 0 < side <= LARGEST_SIDE or (rows and (2 * side - 1) ** 2 + 3 != rows):
+        raise UserError(f"a table of {rows} relative positions, or an image of {image} pixels, has no grid of patches.")
     return patch, side
 
 

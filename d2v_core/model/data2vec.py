@@ -125,7 +125,8 @@ class Data2Vec(nn.Module):
         masked_targets = targets.flatten(0, 1)[inputs["masked"]]
         predictions = self.head(student.x.flatten(0, 1)[inputs["masked"]]).float()
         total = regression_loss(predictions, masked_targets, self.config.loss)
-        return Loss(total, total.new_tensor(len(predictions)), targets, masked_targets, predictions.detach())
+        tokens = student.tokens, len(targets) * (targets.shape[1] + self.student.local.extra)
+        return Loss(total, total.new_tensor(len(predictions)), targets, masked_targets, predictions.detach(), tokens)
 
     @torch.no_grad()
     def targets(self, inputs: Inputs, features: Tensor, padding: Tensor | None) -> Tensor:

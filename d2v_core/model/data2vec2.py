@@ -32,7 +32,8 @@ class Data2Vec2(Data2Vec):
         total = regression_loss(predictions, masked_targets, self.config.loss)
         if views.class_weight:
             total = total + views.class_weight * len(masked) * self.class_loss(student.extra, targets)
-        return Loss(total, total.new_tensor(len(masked)), targets, masked_targets, predictions.detach())
+        tokens = student.tokens, len(targets) * (targets.shape[1] + self.student.local.extra)
+        return Loss(total, total.new_tensor(len(masked)), targets, masked_targets, predictions.detach(), tokens)
 
     def fill(self, visible_tokens: Tensor, visible: Tensor, tokens: int) -> Tensor:
         """Return [B·M, T, D]: encoded tokens back at their places, noise everywhere else (reference 5.8)."""

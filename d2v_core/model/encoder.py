@@ -25,6 +25,11 @@ class Encoded:
     outputs: list[Tensor]  # per block that ran, its output [B, T, D]
     results: list[Tensor]  # per block that ran, its feed-forward result [B, T, D]
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens went through the trunk."""
+        return self.x.shape[0] * (self.x.shape[1] + self.extra.shape[1])
+
 
 class Encoder(nn.Module):
     """``local`` and ``trunk`` together.

@@ -17,4 +17,5 @@ class Loss:
     targets: Tensor | None = None  # [B, T, D] float32, at all tokens
     masked_targets: Tensor | None = None  # [masked tokens, D] float32
     predictions: Tensor | None = None  # [masked tokens, D] float32
+    tokens: tuple[int, int] | None = None  # encoded by the student and by the teacher, padding and class tokens too
     member: int | None = None  # in joint training, the number of the modality

@@ -18,12 +18,14 @@ def describe(loss: Loss, model: nn.Module) -> dict[str, float]:
     ``target_spread`` and ``prediction_spread`` are standard deviations over masked tokens, averaged over channels
     (reference 1.7). ``position_share`` and ``sample_share`` are the shares of the targets' variance that the token's
     position alone, or the sample alone, explains: a run can collapse onto position with a falling loss and a healthy
-    spread.
+    spread. ``student_tokens`` and ``teacher_tokens`` are what the pass encoded.
     """
     if loss.targets is None:
         return {}
     return {
         **({} if loss.member is None else {"member": loss.member}),
+        "student_tokens": loss.tokens[0],
+        "teacher_tokens": loss.tokens[1],
         "decay": model.decay,
         "target_spread": spread(loss.masked_targets),
         "prediction_spread": spread(loss.predictions),
