@@ -7,8 +7,8 @@
 from pathlib import Path
 
 
-def load(folder: str | Path) -> "d2v_core.embedding.Embedder":  # noqa: F821 - torch is imported when it is needed
-    """Return the pretrained encoder published at ``folder``; raise UserError when there is none."""
+def load(folder: str | Path, device: str = "cpu") -> "d2v_core.embedding.Embedder":  # noqa: F821 - torch is imported when it is needed
+    """Return the encoder of the run published at ``folder``, on ``device``; raise UserError when there is none."""
     from d2v_core.embedding import Embedder
 
-    return Embedder(Path(folder))
+    return Embedder(Path(folder), device)

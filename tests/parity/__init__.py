@@ -1,0 +1,1 @@
+"""The numbers of the public reference implementation beside ours: ``python -m tests.parity`` prints the table."""
