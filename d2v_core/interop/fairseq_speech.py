@@ -31,7 +31,7 @@ def clean(tensors: Tensors) -> dict[str, Tensor]:
 
 
 def local_block(tensors: Tensors, settings: Settings, convolution: str, position: str) -> dict:
-    """Return the block ``local``; ``convolution`` and ``position`` are the names of the layers' weights."""
+    """Return the block ``local``; ``convolution`` and ``position`` are the names of the layers' weights (also 5.2)."""
     kernels = [tensors[convolution.replace("#", str(i))] for i in range(count(tensors, convolution))]
     positions = [tensors[position.replace("#", str(i))] for i in range(count(tensors, position))]
     width, grouped, kernel = positions[0].shape if positions else (1, 1, 1)
@@ -44,13 +44,13 @@ def local_block(tensors: Tensors, settings: Settings, convolution: str, position
         "position_kernel": kernel,
         "position_groups": width // grouped,
         "mask_token": "mask_emb" in tensors,
-        "alibi": False,
+        "alibi": "alibi_scale" in tensors,
     }
 
 
 def strides(kernels: list[int], settings: Settings) -> list[int]:
     """Return the stride of every convolution, which no tensor tells; raise UserError when nothing else does either."""
-    said = convolutions(settings.find("conv_feature_layers"))
+    said = convolutions(settings.find("conv_feature_layers", "modalities.audio.feature_encoder_spec"))
     if [kernel for _, kernel, _ in said] == kernels:
         return [stride for _, _, stride in said]
     if len(kernels) != len(STRIDES):

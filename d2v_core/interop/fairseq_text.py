@@ -30,15 +30,23 @@ CLASSIFIES = {"head.0.*": "classification_heads.dense.*", "head.2.*": "classific
 
 def clean(tensors: Tensors) -> dict[str, Tensor]:
     """Return the tensors by the names of newer files, those of the first classification head without its own name."""
-    heads = sorted({name.split(".")[1] for name in tensors if name.startswith("classification_heads.")})
-    first = f"classification_heads.{heads[0]}." if heads else "classification_heads."
     renamed = {}
-    for old, tensor in tensors.items():
-        name = "classification_heads." + old.removeprefix(first) if old.startswith(first) else old
+    for old, tensor in first_head(tensors).items():
+        name = old
         for pattern, replacement in RENAMED:
             name = re.sub(pattern, replacement, name)
         renamed[name] = tensor
     return renamed
+
+
+def first_head(tensors: Tensors) -> dict[str, Tensor]:
+    """Return the tensors with the name of the first classification head taken out of its tensors' names."""
+    heads = sorted({name.split(".")[1] for name in tensors if name.startswith("classification_heads.")})
+    first = f"classification_heads.{heads[0]}." if heads else None
+    return {
+        "classification_heads." + name.removeprefix(first) if first and name.startswith(first) else name: tensor
+        for name, tensor in tensors.items()
+    }
 
 
 def table_block(vocabulary: Tensor, positions: Tensor) -> dict:

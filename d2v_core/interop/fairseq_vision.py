@@ -24,6 +24,10 @@ PORTED = (  # what fairseq's port calls it, and BEiT
     (r"\.mlp\.0\.", ".mlp.fc1."),
     (r"\.mlp\.2\.", ".mlp.fc2."),
 )
+HEADS = {
+    "mean": {"head.0.*": "fc_norm.*", "head.1.*": "head.*"},
+    "class": {"head.*": "head.*"},
+}
 NAMES = {
     "local.patches.*": "patch_embed.proj.*",
     "local.class_token": "cls_token",
@@ -73,11 +77,9 @@ def sizes(tensors: Tensors, settings: Settings) -> tuple[int, int]:
     return patch, side
 
 
-def normalisation(channels: int, settings: Settings, head: str | None) -> dict:
-    """Return mean and standard deviation of pixels: ImageNet's in pretraining, 0.5 in fine-tuning (3.6, 6.3)."""
-    if channels == 3 and settings.get(head is None, "imagenet_default_mean_and_std"):
-        return IMAGENET
-    return {"mean": [0.5] * channels, "std": [0.5] * channels}
+def normalisation(channels: int, imagenet: bool) -> dict:
+    """Return mean and standard deviation of pixels, in colour ``imagenet``'s or 0.5 (3.6, 6.3)."""
+    return IMAGENET if channels == 3 and imagenet else {"mean": [0.5] * channels, "std": [0.5] * channels}
 
 
 def mask_block(side: int, settings: Settings) -> dict:
@@ -132,11 +134,12 @@ def block(tensors: Tensors, settings: Settings, head: str | None, epsilon: float
     patch, side = sizes(tensors, settings)
     channels = tensors["patch_embed.proj.weight"].shape[1]
     augment = {"area": 0.08, "aspect": 0.75, "turn": 0.0, "flip": True, "jitter": 0.4}
+    imagenet = settings.get(head is None, "imagenet_default_mean_and_std")
     return {
         "version": 1,
         "table": {"size": side * patch, "channels": channels},
         "model": {
-            "augment": augment | normalisation(channels, settings, head),
+            "augment": augment | normalisation(channels, imagenet),
             "mask": mask_block(side, settings),
             "local": {
                 "patch": patch,
@@ -155,10 +158,7 @@ BEIT = Layout(
     version=1,
     sign="patch_embed.proj.weight",
     names=NAMES,
-    heads={
-        "mean": {"head.0.*": "fc_norm.*", "head.1.*": "head.*"},
-        "class": {"head.*": "head.*"},
-    },
+    heads=HEADS,
     predicts=({"head.*": "lm_head.*"},),
     inside=("patch_embed.", "cls_token", "pos_embed", "blocks.", "rel_pos_bias.", "norm."),
     harmless=r"(.*\.)?relative_position_index|lm_head\..*",

@@ -10,6 +10,7 @@ SECTIONS = (  # where settings are, the first that has one counts; those of a fi
     ("cfg", "model"),
     ("cfg", "model", "w2v_args", "model"),
     ("cfg", "model", "w2v_args"),
+    ("cfg", "model", "pretrained_model_args", "model"),
     ("cfg", "task"),
     ("cfg", "model", "w2v_args", "task"),
     ("args",),

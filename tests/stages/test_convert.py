@@ -43,6 +43,16 @@ def test_golden_checkpoints_become_embedders(project):
     assert not project.unfinished
 
 
+@golden
+def test_the_golden_speech_checkpoint_is_fine_tuned_and_probed(project):
+    project.prepare("speech")
+    project.done("convert", str(CHECKPOINTS / "v1_audio.pt"), "models/pretrain/speech")
+    project.done("finetune", "transcribe", "pretrained")
+    project.done("probe", "transcribe")
+    config = read_config(Path("models/finetune/transcribe/pretrained/seed-0"))
+    assert config["model"]["trunk"]["width"] == 32
+
+
 def test_fine_tuning_starts_from_a_converted_checkpoint(project):
     project.prepare("vision")
     project.set(

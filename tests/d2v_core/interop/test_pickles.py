@@ -239,6 +239,7 @@ class Claim:
         return torch._utils._rebuild_tensor_v2, (torch.zeros(4).storage(), *self.view, False, {})
 
 
+@pytest.mark.filterwarnings("ignore:TypedStorage")
 @pytest.mark.parametrize(
     "claim",
     [
