@@ -16,13 +16,27 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from d2v_core.data.files import publish
 from d2v_core.errors import UserError
 from stages import params, runner
 
 FOLDER = Path("recipes")
+LONGEST_LINE = 8  # keys of a block in one line, above which new ones break it up
 FIELDS = ("Source", "Data", "Hardware", "Cost", "Published", "Not published", "Not applied")
+
+
+class Writer(RoundTripRepresenter):
+    """Writes null where ruamel.yaml would write nothing."""
+
+    def represent_nothing(self, _: None) -> ScalarNode:
+        """Return the node of None."""
+        return self.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+Writer.add_representer(type(None), Writer.represent_nothing)
 
 
 @dataclass(frozen=True)
@@ -82,10 +96,10 @@ def header(text: str) -> tuple[str, dict[str, str]]:
     found: dict[str, list[str]] = {"": []}
     field = ""
     for line in lines:
-        start, colon, rest = line.partition(": ")
-        if colon and start in FIELDS:
-            field, line = start, rest
-        found.setdefault(field, []).append(line)
+        start, _, rest = line.partition(": ")
+        begins = bool(rest) and start in FIELDS
+        field = start if begins else field
+        found.setdefault(field, []).append(rest if begins else line)
     joined = {field: " ".join(parts) for field, parts in found.items()}
     return joined.pop(""), joined
 
@@ -109,7 +123,8 @@ def settle(document: CommentedMap, wanted: Mapping) -> int:
     """Give ``document`` the values of ``wanted``, in place, and leave what is equal as it is written; count changes.
 
     A block that an alias shares is written out where it changes. New keys come before the last one, behind which the
-    comment of the next block is kept.
+    comment of the next block is kept. A long block in one line gets a line for each key, unless that would tear it from
+    the comment below it.
     """
     count = 0
     for key, value in wanted.items():
@@ -121,6 +136,8 @@ def settle(document: CommentedMap, wanted: Mapping) -> int:
                 below = document[key] = copy.deepcopy(below)
                 below.yaml_set_anchor(None)
             count += settle(below, value)
+            if len(below) > LONGEST_LINE and lines_after(document, key) < 2:
+                below.fa.set_block_style()
             continue
         count += 1
         if key in document:
@@ -128,6 +145,12 @@ def settle(document: CommentedMap, wanted: Mapping) -> int:
         else:
             document.insert(max(len(document) - 1, 0), key, copy.deepcopy(value))
     return count
+
+
+def lines_after(document: CommentedMap, key: str) -> int:
+    """Return how many lines of comments and blanks are kept with ``key``, that of its own value included."""
+    tokens = document.ca.items.get(key) or []
+    return sum(token.value.count("\n") for token in tokens if hasattr(token, "value"))
 
 
 def replaces(value: Mapping, below: Mapping) -> bool:
@@ -143,9 +166,9 @@ def alike(one: object, other: object) -> bool:
 def editor() -> YAML:
     """Return what reads and writes YAML with its comments, quotes and numbers as they are written."""
     yaml = YAML()
+    yaml.Representer = Writer
     yaml.preserve_quotes, yaml.width = True, 4096
     yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.representer.add_representer(type(None), lambda writer, _: writer.represent_scalar("tag:yaml.org,2002:null", "null"))
     return yaml
 
 
