@@ -101,5 +101,5 @@ def make_model(setup: Setup, config: PretrainConfig) -> Data2Vec:
     if not 0 < config.objective.targets.layers <= setup.trunk.depth:
         raise UserError(f"{setup.name}: objective.targets.layers must be in 1-{setup.trunk.depth}, the trunk's depth.")
     if setup.version == 1:
-        return Data2Vec(setup.encoder(), setup.modality.head(setup.trunk.width), objective)
+        return Data2Vec(setup.encoder(), setup.modality.head(setup.trunk), objective)
     return Data2Vec2(setup.encoder(), setup.modality.decoder(setup.trunk, objective.views.decoder), objective)

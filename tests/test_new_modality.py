@@ -112,8 +112,8 @@ class Local(nn.Module):
         return None
 
 
-def head(width):
-    return nn.Linear(width, width)
+def head(trunk):
+    return nn.Linear(trunk.width, trunk.width)
 '''
 
 

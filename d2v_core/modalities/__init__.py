@@ -12,7 +12,7 @@ A modality module holds:
 - ``mask(rngs, inputs, config)``: what pretraining hides: ``mask`` [rngs, T], and ``corrupted`` inputs where it hides
   there; ``tokens(inputs, config)``: the real tokens of every sample
 - ``Local(config, trunk)``: the module from tensors to tokens (see ``d2v_core.model.encoder``)
-- ``head(width)``, ``decoder(trunk, config)``: what predicts targets in data2vec 1.0 and 2.0
+- ``head(trunk)``, ``decoder(trunk, config)``: what predicts targets in data2vec 1.0 and 2.0
 """
 
 import importlib

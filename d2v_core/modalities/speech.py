@@ -305,9 +305,9 @@ def tie_taps(extractor: nn.ModuleList) -> None:
         layer.weight.data.copy_(tap.expand_as(layer.weight))
 
 
-def head(width: int) -> nn.Module:
+def head(trunk: TransformerConfig) -> nn.Module:
     """Return the layer that predicts targets [.., D] from contextual tokens (reference 2.6)."""
-    return nn.Linear(width, width)
+    return nn.Linear(trunk.width, trunk.width)
 
 
 def decoder(trunk: TransformerConfig, config: DecoderConfig) -> nn.Module:

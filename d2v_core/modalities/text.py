@@ -174,9 +174,12 @@ class Local(nn.Module):
         """Return nothing: attention is the same at any distance."""
 
 
-def head(width: int) -> nn.Module:
-    """Return the layers that predict targets [.., D] from contextual tokens (reference 4.3)."""
-    return nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+def head(trunk: TransformerConfig) -> nn.Module:
+    """Return the layers that predict targets [.., D] from contextual tokens, drawn like the trunk (reference 4.3)."""
+    width = trunk.width
+    layers = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+    initialise(layers, trunk)
+    return layers
 
 
 def decoder(trunk: TransformerConfig, config: DecoderConfig) -> nn.Module:

@@ -20,7 +20,7 @@ from d2v_core.data import masks
 from d2v_core.data.table import Row, Table, schema
 from d2v_core.errors import Dropped
 from d2v_core.model.decoder import Decoder, DecoderConfig
-from d2v_core.model.transformer import Bias, TransformerConfig, draw
+from d2v_core.model.transformer import Bias, TransformerConfig, draw, initialise
 
 columns = schema(image=pa.uint8())
 unit = "images"
@@ -213,10 +213,10 @@ class Local(nn.Module):
 
     def reset(self, config: LocalConfig, trunk: TransformerConfig) -> None:
         """Draw the initial weights (reference 3.3; 5.7 and 5.11 where the class token has a spread of its own)."""
-        nn.init.zeros_(self.patches.bias)
         if self.mask_token is not None:
             draw(self.mask_token, trunk)
         if config.class_std is None:
+            nn.init.zeros_(self.patches.bias)
             draw(self.patches.weight, trunk)
             draw(self.class_token, trunk)
         else:
@@ -265,11 +265,10 @@ def sincos(side: int, width: int) -> Tensor:
     return torch.from_numpy(np.concatenate(halves, axis=1)).float().unsqueeze(0)
 
 
-def head(width: int) -> nn.Module:
-    """Return the layer that predicts targets [.., D] from contextual patches (reference 3.5)."""
-    layer = nn.Linear(width, width)
-    nn.init.trunc_normal_(layer.weight, std=0.02, a=-0.02, b=0.02)
-    nn.init.zeros_(layer.bias)
+def head(trunk: TransformerConfig) -> nn.Module:
+    """Return the layer that predicts targets [.., D] from contextual patches (reference 3.3, 3.5)."""
+    layer = nn.Linear(trunk.width, trunk.width)
+    initialise(layer, trunk)
     return layer
 
 

@@ -61,7 +61,7 @@ def test_the_sizes_of_the_paper_give_the_parameters_of_the_paper():
     block = {**PARAMS["modalities"]["text"], "table": {"vocabulary": 50265, "tokens": 512}}
     trunk = block["model"]["trunk"] | {"width": 768, "depth": 12, "heads": 12, "feedforward": 3072}
     with torch.device("meta"):
-        encoder = make_setup("text", block | {"model": block["model"] | {"trunk": trunk}}, "").encoder()
-        head = text.head(768)
+        setup = make_setup("text", block | {"model": block["model"] | {"trunk": trunk}}, "")
+        encoder, head = setup.encoder(), text.head(setup.trunk)
     assert sum(parameter.numel() for parameter in encoder.parameters()) == 124_054_272
     assert sum(parameter.numel() for parameter in head.parameters()) == 2_361_600
