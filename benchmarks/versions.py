@@ -63,10 +63,11 @@ def probed_run(task: tasks.Task, version: int, seed: int, probes: int) -> Iterat
     due = {round(config.loop.updates * part / probes) for part in range(1, probes + 1)}
     seconds, began = 0.0, time.process_time()
     with tempfile.TemporaryDirectory() as state:
-        for model, update, _ in pretrain(setup, config, table, seed, Path(state), torch.device("cpu")):
-            if update in due:
+        model, steps = pretrain(setup, config, table, seed, Path(state), torch.device("cpu"))
+        for step in steps:
+            if step.update in due:
                 seconds += time.process_time() - began
-                yield Point(update, seconds, update * operations, probe(task, model.student))
+                yield Point(step.update, seconds, step.update * operations, probe(task, model.student))
                 model.train()
                 began = time.process_time()
 

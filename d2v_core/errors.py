@@ -1,8 +1,12 @@
-"""The two exceptions with a meaning of their own: one for people, one for rows."""
+"""The exceptions with a meaning of their own: for people, for runs that are told to stop, for rows."""
 
 
 class UserError(Exception):
     """A fault in what was given to us: one sentence that names the file or key and says what to do."""
+
+
+class Stopped(Exception):  # noqa: N818 - not a fault: what was asked for, with everything saved
+    """Training ended early because it was told to, and can go on from there."""
 
 
 class Dropped(Exception):  # noqa: N818 - not a fault: the row is counted and the run goes on

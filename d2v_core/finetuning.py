@@ -15,7 +15,7 @@ from d2v_core.data.table import Row, Table
 from d2v_core.errors import UserError
 from d2v_core.model.supervised import HeadConfig, Supervised
 from d2v_core.setup import Setup
-from d2v_core.training.loop import LoopConfig, Record
+from d2v_core.training.loop import LoopConfig, Step
 from d2v_core.training.optimizer import OptimizerConfig
 from d2v_core.training.resume import fit_resumably
 
@@ -79,11 +79,18 @@ def finetuned_setup(setup: Setup, config: FinetuneConfig) -> Setup:
 
 
 def finetune(
-    setup: Setup, config: FinetuneConfig, model: Supervised, table: Table, labels: Labels, seed: int, state: Path
-) -> Iterator[tuple[int, Record]]:
-    """Train ``model`` on the labelled rows of ``table``, on the device it is on.
+    setup: Setup,
+    config: FinetuneConfig,
+    model: Supervised,
+    table: Table,
+    labels: Labels,
+    seed: int,
+    state: Path,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Step]:
+    """Train ``model`` on the labelled rows of ``table``, on the device it is on; yield after every update.
 
-    Yields (updates done, record) after every update; resume state is kept in the folder ``state``.
+    Resume state is kept in the folder ``state``.
     """
     rows = labelled_rows(table, config, seed)
     for name, parameter in model.encoder.named_parameters():
@@ -101,7 +108,7 @@ def finetune(
     def order(start: Place) -> Iterator[tuple[Batch, Place]]:
         return follow(lengths, config.batch, seed, start)
 
-    return fit_resumably(model, make, order, config.loop, config.optimizer, seed=seed, state=state)
+    return fit_resumably(model, make, order, config.loop, config.optimizer, seed, state, stop=stop)
 
 
 def hide(

@@ -1,6 +1,6 @@
 """Self-supervised training of several modalities around one trunk, in turn; resumable at any update."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,10 +11,11 @@ from d2v_core.data.table import Table
 from d2v_core.errors import UserError
 from d2v_core.model.encoder import Inputs
 from d2v_core.model.joint import Joint
-from d2v_core.pretraining import PretrainConfig, Source, make_model
+from d2v_core.pretraining import PretrainConfig, Source, make_model, prepare_blocks
 from d2v_core.setup import Setup
-from d2v_core.training.loop import LoopConfig, Record
+from d2v_core.training.loop import LoopConfig, Step
 from d2v_core.training.optimizer import OptimizerConfig
+from d2v_core.training.ranks import ALONE, Ranks
 from d2v_core.training.resume import fit_resumably
 
 
@@ -34,8 +35,12 @@ def pretrain_jointly(
     seed: int,
     state: Path,
     device: torch.device,
-) -> Iterator[tuple[Joint, int, Record]]:
-    """Train and yield (model, updates done, record) after every update; a record is of the last batch's member.
+    ranks: Ranks = ALONE,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[Joint, Iterator[Step]]:
+    """Return a new model, and the steps in which it trains when they are taken.
+
+    A record is of the member whose batch was the last.
 
     Resume state is kept in the folder ``state``. Raises UserError when the trunks differ in what they would share.
     """
@@ -44,16 +49,15 @@ def pretrain_jointly(
     model = Joint({name: make_model(member.setup, member.config) for name, member in members.items()}).to(device)
     sources = {name: Source(member.setup, member.config, member.table, seed) for name, member in members.items()}
 
-    def make(turn: tuple[str, Batch]) -> dict[str, Inputs]:
-        name, batch = turn
-        return {name: sources[name].batch(batch)}
+    def make(batch: Batch) -> dict[str, Inputs]:
+        return {batch.member: sources[batch.member].batch(batch)}
 
-    def order(start: Place) -> Iterator[tuple[tuple[str, Batch], Place]]:
+    def order(start: Place) -> Iterator[tuple[Batch, Place]]:
         budgets = {name: (sources[name].lengths, member.config.batch) for name, member in members.items()}
         return take_turns(budgets, seed, start)
 
-    for update, record in fit_resumably(model, make, order, loop, rates, seed=seed, state=state):
-        yield model, update, record
+    prepare_blocks(model.members.values(), loop)
+    return model, fit_resumably(model, make, order, loop, rates, seed, state, ranks, stop)
 
 
 def check_trunks(setups: Mapping[str, Setup]) -> None:

@@ -1,6 +1,6 @@
 """Self-supervised training of one modality on one table: everything put together, resumable at any update."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from d2v_core.errors import UserError
 from d2v_core.model.data2vec import Data2Vec, Data2VecConfig
 from d2v_core.model.data2vec2 import Data2Vec2
 from d2v_core.setup import Setup
-from d2v_core.training.loop import LoopConfig, Record
+from d2v_core.training.loop import LoopConfig, Step
 from d2v_core.training.optimizer import OptimizerConfig
+from d2v_core.training.ranks import ALONE, Ranks
 from d2v_core.training.resume import fit_resumably
 
 
@@ -34,9 +35,16 @@ class PretrainConfig:
 
 
 def pretrain(
-    setup: Setup, config: PretrainConfig, table: Table, seed: int, state: Path, device: torch.device
-) -> Iterator[tuple[Data2Vec, int, Record]]:
-    """Train and yield (model, updates done, record) after every update; records are empty unless one is due.
+    setup: Setup,
+    config: PretrainConfig,
+    table: Table,
+    seed: int,
+    state: Path,
+    device: torch.device,
+    ranks: Ranks = ALONE,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[Data2Vec, Iterator[Step]]:
+    """Return a new model, and the steps in which it trains when they are taken.
 
     Resume state is kept in the folder ``state``. Raises UserError when no row is long enough to train on.
     """
@@ -47,9 +55,18 @@ def pretrain(
     def order(start: Place) -> Iterator[tuple[Batch, Place]]:
         return follow(source.lengths, config.batch, seed, start)
 
-    steps = fit_resumably(model, source.batch, order, config.loop, config.optimizer, seed=seed, state=state)
-    for update, record in steps:
-        yield model, update, record
+    prepare_blocks([model], config.loop)
+    steps = fit_resumably(model, source.batch, order, config.loop, config.optimizer, seed, state, ranks, stop)
+    return model, steps
+
+
+def prepare_blocks(models: Iterable[Data2Vec], loop: LoopConfig) -> None:
+    """Set what ``loop`` says of the blocks of students and teachers: compiled, recomputed in the backward pass."""
+    for model in models:
+        model.student.trunk.recompute = loop.recompute
+        if loop.compile:
+            for block in [*model.student.trunk.blocks, *model.teacher.encoder.trunk.blocks]:
+                block.compile()
 
 
 class Source:

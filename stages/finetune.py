@@ -16,7 +16,6 @@ from d2v_core.model.supervised import Supervised
 from d2v_core.run import write_run
 from stages import runner, tasks, training
 from stages.paths import PLOTS
-from stages.progress import track
 from stages.tasks import ORIGINS, Task
 
 
@@ -46,12 +45,11 @@ def train(task: Task, model: Supervised, seed: int, label: str) -> list[dict[str
         "table_digest": digest(task.folder),
         "weights": weights_digest(model),
     }
+    stop = training.asked_to_stop()
     with training.resume_state(label, identity) as state:
         log = training.CsvLog(state / "log.csv")
-        steps = finetune(task.setup, task.train, model, task.table("train"), task.labels, seed, state)
-        for _, record in track(steps, f"{label}-{seed}", task.train.loop.updates, unit="updates"):
-            if record:
-                log.write(record)
+        steps = finetune(task.setup, task.train, model, task.table("train"), task.labels, seed, state, stop)
+        training.follow(steps, log, f"{label}-{seed}", task.train.loop.updates)
     return log.rows
 
 

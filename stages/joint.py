@@ -15,7 +15,7 @@ from d2v_core.training.loop import LoopConfig
 from d2v_core.training.optimizer import OptimizerConfig
 from stages import params, runner, training
 from stages.paths import METRICS, MODELS, PLOTS, TABLES
-from stages.pretrain import follow, summary, weights
+from stages.pretrain import summary, weights
 
 
 def main(name: str) -> None:
@@ -30,16 +30,19 @@ def main(name: str) -> None:
         "seed": seed,
         "members": {modality: describe(modality, member) for modality, member in members.items()},
     }
-    with training.resume_state(f"joint-{name}", identity) as state:
+    place, stop = training.gather(), training.asked_to_stop()
+    with training.resume_state(f"joint-{name}", identity, place) as state:
         log = training.CsvLog(state / "log.csv")
-        steps = pretrain_jointly(members, loop, rates, seed, state, training.pick_device())
-        model, update = follow(steps, log, f"joint-{name}", loop.updates)
-        with publish_folder(MODELS / "joint" / name) as folder:
-            for modality, member in model.members.items():
-                described = {**identity["members"][modality], "joint": name, "updates": update, "seed": seed}
-                write_run(folder / modality, described, weights(member))
-        training.write_csv(PLOTS / name / "pretrain.csv", log.rows)
-        training.write_json(METRICS / name / "pretrain.json", summary(log.rows))
+        device = training.pick_device()
+        model, steps = pretrain_jointly(members, loop, rates, seed, state, device, place, stop)
+        training.follow(steps, log, f"joint-{name}", loop.updates, place)
+        if place.first:
+            with publish_folder(MODELS / "joint" / name) as folder:
+                for modality, member in model.members.items():
+                    described = {**identity["members"][modality], "joint": name, "updates": loop.updates, "seed": seed}
+                    write_run(folder / modality, described, weights(member))
+            training.write_csv(PLOTS / name / "pretrain.csv", log.rows)
+            training.write_json(METRICS / name / "pretrain.json", summary(log.rows))
 
 
 def read_names(name: str) -> list[str]:

@@ -4,7 +4,6 @@ Needs neither DVC nor Prefect nor a codec: ``python -m stages.pretrain speech`` 
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import asdict
 
 from d2v_core.config import build
@@ -13,7 +12,6 @@ from d2v_core.pretraining import PretrainConfig, pretrain
 from d2v_core.run import write_run
 from stages import params, runner, training
 from stages.paths import METRICS, MODELS, PLOTS, TABLES
-from stages.progress import track
 
 
 def main(name: str) -> None:
@@ -24,35 +22,22 @@ def main(name: str) -> None:
     table = tables.Table(TABLES / name, "train", setup.modality.columns)
     digest = tables.digest(TABLES / name)
     identity = {**setup.describe(), "pretrain": asdict(config), "seed": seed, "table_digest": digest}
-    with training.resume_state(f"pretrain-{name}", identity) as state:
+    place, stop = training.gather(), training.asked_to_stop()
+    with training.resume_state(f"pretrain-{name}", identity, place) as state:
         log = training.CsvLog(state / "log.csv")
-        steps = pretrain(setup, config, table, seed, state, training.pick_device())
-        model, update = follow(steps, log, f"pretrain-{name}", config.loop.updates)
-        write_run(MODELS / "pretrain" / name, {**identity, "updates": update}, weights(model))
-        training.write_csv(PLOTS / name / "pretrain.csv", log.rows)
-        training.write_json(METRICS / name / "pretrain.json", summary(log.rows))
-
-
-def follow(steps: Iterable, log: training.CsvLog, label: str, updates: int) -> tuple[object, int]:
-    """Train to the end, logging records and showing progress; return the model and the updates done."""
-    latest: dict[str, float] = {}
-    for model, update, record in track(steps, label, updates, unit="updates", note=lambda: note(latest)):
-        if record:
-            log.write(record)
-            latest.update(record)
-    return model, update
+        device = training.pick_device()
+        model, steps = pretrain(setup, config, table, seed, state, device, place, stop)
+        training.follow(steps, log, f"pretrain-{name}", config.loop.updates, place)
+        if place.first:
+            write_run(MODELS / "pretrain" / name, {**identity, "updates": config.loop.updates}, weights(model))
+            training.write_csv(PLOTS / name / "pretrain.csv", log.rows)
+            training.write_json(METRICS / name / "pretrain.json", summary(log.rows))
 
 
 def weights(model: object) -> dict:
     """Return the tensors worth keeping: the student's encoder, its head, and the teacher's encoder."""
     parts = {"encoder.": model.student, "head.": model.head, "teacher.": model.teacher.encoder}
     return {prefix + name: value for prefix, part in parts.items() for name, value in part.state_dict().items()}
-
-
-def note(record: dict[str, float]) -> str:
-    """Return what a person watching wants to see of a record."""
-    names = ("loss", "decay", "target_spread", "prediction_spread")
-    return " ".join(f"{name}={record[name]:.4g}" for name in names if name in record)
 
 
 def summary(rows: list[dict[str, str]]) -> dict:

@@ -7,23 +7,28 @@ import sys
 import time
 from collections.abc import Callable
 
-from d2v_core.errors import UserError
+from d2v_core.errors import Stopped, UserError
 from stages import STARTED
 from stages.paths import STATE
 
 TIMINGS = STATE / "timings.jsonl"
 PR_SET_PDEATHSIG = 1
+STOPPED = 128 + signal.SIGTERM  # what a process that SIGTERM ends exits with
 
 
 def run(main: Callable[..., None]) -> None:
     """Call ``main(*command line arguments)``; a UserError ends the process with its sentence and exit code 1.
 
-    So does what the operating system refuses, such as a full disk.
+    So does what the operating system refuses, such as a full disk. A run that SIGTERM stopped says where, and exits
+    as one that it killed.
     """
     module = sys.modules["__main__"].__spec__.name.removeprefix("stages.").removesuffix(".__main__")
     die_with_parent()
     try:
         main(*sys.argv[1:])
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(STOPPED)
     except (UserError, OSError) as error:
         sys.exit("error: " + " ".join(str(error).split()))
     except TypeError as error:

@@ -4,7 +4,11 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,9 +16,13 @@ import torch
 
 from d2v_core.data.files import publish
 from d2v_core.setup import Setup, make_setup
-from d2v_core.training import checkpoint
+from d2v_core.training import checkpoint, ranks
+from d2v_core.training.loop import Step
+from d2v_core.training.monitor import alarms
+from d2v_core.training.ranks import ALONE, Ranks
 from stages import params
 from stages.paths import STATE
+from stages.progress import track
 
 
 def read_setup(name: str) -> Setup:
@@ -23,35 +31,82 @@ def read_setup(name: str) -> Setup:
 
 
 def pick_device() -> torch.device:
-    """Return the GPU where there is one; a CPU run is made repeatable to the bit, whatever the machine's cores."""
+    """Return this process's GPU where there is one; a CPU run repeats to the bit, whatever the machine's cores."""
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        return torch.device("cuda", torch.cuda.current_device())
     torch.set_num_threads(params.get("threads", int))
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs a quarter of a step and finds nothing here
     return torch.device("cpu")
 
 
-@contextmanager
-def resume_state(stage: str, identity: Mapping) -> Iterator[Path]:
-    """Hold the folder of a run's resume state, named by a fingerprint of all that the run depends on.
+def gather() -> Ranks:
+    """Return this process's place among the ``processes`` of params.yaml, which torchrun starts when it has to.
 
-    It is emptied when the block ends well. Raises UserError when another trainer holds it.
+    Started by torchrun itself, the number is torchrun's. Replaces this program when there are several to start.
+    """
+    processes = params.get("processes", int)
+    if processes > 1 and "WORLD_SIZE" not in os.environ:
+        module = sys.modules["__main__"].__spec__.name
+        command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", module]
+        os.execv(sys.executable, [sys.executable, *command, *sys.argv[1:]])
+    return ranks.join()
+
+
+def asked_to_stop() -> Callable[[], bool]:
+    """Return what tells whether SIGTERM has come: training then saves and ends after the update it is in."""
+    came = threading.Event()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: came.set())
+    return came.is_set
+
+
+@contextmanager
+def resume_state(stage: str, identity: Mapping, place: Ranks = ALONE) -> Iterator[Path]:
+    """Give the folder of a run's resume state, named by a fingerprint of all that the run depends on.
+
+    The first rank holds its lock and empties it when the block ends well. Raises UserError when another trainer
+    holds it.
     """
     root = Path(os.environ.get("D2V_STATE", STATE / "checkpoints"))
     fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     folder = root / stage / fingerprint
+    if not place.first:
+        yield folder
+        return
     with checkpoint.only_writer(folder):
         yield folder
         checkpoint.clear(folder)
 
 
+def follow(steps: Iterable[Step], log: "CsvLog", label: str, updates: int, place: Ranks = ALONE) -> None:
+    """Train to the end; on the first rank log records, show progress, and keep rates in ``state/speed``."""
+    if not place.first:
+        deque(steps, maxlen=0)
+        return
+    shown: dict[str, float] = {}
+    speeds = CsvLog(STATE / "speed" / f"{label}.csv", fresh=True)
+    for step in track(steps, label, updates, unit="updates", note=lambda: note(shown)):
+        if step.record:
+            log.write(step.record)
+            speeds.write({"update": step.update, **step.speed})
+            shown.update(step.record | step.speed)
+            for warning in alarms(step.record):
+                print(f"warning: {label} at update {step.update}: {warning}", file=sys.stderr, flush=True)
+
+
+def note(record: Mapping[str, float]) -> str:
+    """Return what a person watching wants to see of a record."""
+    names = ("loss", "decay", "target_spread", "prediction_spread", "units_per_second", "teraflops_per_second")
+    return " ".join(f"{name}={record[name]:.4g}" for name in names if name in record)
+
+
 class CsvLog:
     """A CSV file of records. A resumed run's first record replaces those from its update on: no row comes twice."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, fresh: bool = False) -> None:
         self.path, self.rows, self.resumed = path, [], False
-        if path.exists():
+        if path.exists() and not fresh:
             with path.open(newline="") as lines:
                 self.rows = list(csv.DictReader(lines))
 

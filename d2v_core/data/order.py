@@ -4,7 +4,7 @@ Resuming is counting: a run that stopped at (epoch, position) goes on there, and
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
@@ -15,11 +15,13 @@ LENGTH_JITTER = 0.1  # share by which lengths are blurred before sorting, so tha
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one batch and where it stands."""
+    """Rows of one batch, where it stands, how much it is in the unit of lengths, and in joint training whose it is."""
 
     epoch: int
     position: int
     rows: np.ndarray
+    amount: float = 0.0
+    member: str = ""
 
 
 def key(*parts: int) -> np.random.Generator:
@@ -50,7 +52,8 @@ def stream(lengths: np.ndarray, budget: int, seed: int, epoch: int = 0, position
     while True:
         batches = epoch_batches(lengths, budget, seed, epoch)
         for place in range(position, len(batches)):
-            yield Batch(epoch, place, batches[place])
+            rows = batches[place]
+            yield Batch(epoch, place, rows, float(lengths[rows].sum()))
         epoch, position = epoch + 1, 0
 
 
@@ -62,8 +65,8 @@ def follow(lengths: np.ndarray, budget: float, seed: int, start: Place) -> Itera
 
 def take_turns(
     members: Mapping[str, tuple[np.ndarray, float]], seed: int, start: Place
-) -> Iterator[tuple[tuple[str, Batch], Place]]:
-    """Yield (member, batch) for ever: in every round each of ``members`` has one turn, in a keyed order.
+) -> Iterator[tuple[Batch, Place]]:
+    """Yield batches for ever: in every round each of ``members`` has one turn, in a keyed order.
 
     ``members`` maps a name to its lengths [rows] and the budget of its batches.
     """
@@ -75,6 +78,6 @@ def take_turns(
     for turn in count(start.get("turn", 0)):
         order = key(seed, turn // len(names)).permutation(len(names))
         name = names[order[turn % len(names)]]
-        batch = next(streams[name])
+        batch = replace(next(streams[name]), member=name)
         place |= {"turn": turn + 1, f"{name}.epoch": batch.epoch, f"{name}.position": batch.position + 1}
-        yield (name, batch), dict(place)
+        yield batch, dict(place)

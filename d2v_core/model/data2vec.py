@@ -126,7 +126,8 @@ class Data2Vec(nn.Module):
         predictions = self.head(student.x.flatten(0, 1)[inputs["masked"]]).float()
         total = regression_loss(predictions, masked_targets, self.config.loss)
         tokens = student.tokens, len(targets) * (targets.shape[1] + self.student.local.extra)
-        return Loss(total, total.new_tensor(len(predictions)), targets, masked_targets, predictions.detach(), tokens)
+        count = total.new_full((), len(predictions))
+        return Loss(total, count, len(targets), targets, masked_targets, predictions.detach(), tokens)
 
     @torch.no_grad()
     def targets(self, inputs: Inputs, features: Tensor, padding: Tensor | None) -> Tensor:

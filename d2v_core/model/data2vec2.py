@@ -33,7 +33,8 @@ class Data2Vec2(Data2Vec):
         if views.class_weight:
             total = total + views.class_weight * len(masked) * self.class_loss(student.extra, targets)
         tokens = student.tokens, len(targets) * (targets.shape[1] + self.student.local.extra)
-        return Loss(total, total.new_tensor(len(masked)), targets, masked_targets, predictions.detach(), tokens)
+        count = total.new_full((), len(masked))
+        return Loss(total, count, len(targets), targets, masked_targets, predictions.detach(), tokens)
 
     def fill(self, visible_tokens: Tensor, visible: Tensor, tokens: int) -> Tensor:
         """Return [B·M, T, D]: encoded tokens back at their places, noise everywhere else (reference 5.8)."""

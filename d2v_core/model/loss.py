@@ -14,6 +14,7 @@ class Loss:
 
     total: Tensor  # scalar, summed over ``count`` masked tokens or samples
     count: Tensor  # scalar, the number the gradient is divided by
+    samples: int
     targets: Tensor | None = None  # [B, T, D] float32, at all tokens
     masked_targets: Tensor | None = None  # [masked tokens, D] float32
     predictions: Tensor | None = None  # [masked tokens, D] float32

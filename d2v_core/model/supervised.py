@@ -90,7 +90,7 @@ class Supervised(nn.Module):
             total = ctc_loss(logits, padding, labels)
         else:
             total = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.config.smoothing)
-        return Loss(total, torch.tensor(len(labels), device=logits.device))
+        return Loss(total, total.new_full((), len(labels)), len(labels))
 
 
 def ctc_loss(logits: Tensor, padding: Tensor | None, labels: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from d2v_core.config import require
 
@@ -135,7 +136,7 @@ class Transformer(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.layer_drop = config.layer_drop
+        self.layer_drop, self.recompute = config.layer_drop, False
         self.input_norm = nn.LayerNorm(config.width, config.epsilon) if config.input_norm else nn.Identity()
         self.input_dropout = nn.Dropout(config.dropout if config.input_norm else 0.0)
         rates = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
@@ -159,7 +160,9 @@ class Transformer(nn.Module):
         for number, block in enumerate(self.blocks):
             if self.training and self.layer_drop and torch.rand(()) <= self.layer_drop:
                 continue
-            x, result = block(x, biases[number % len(biases)])
+            arguments = x, biases[number % len(biases)]
+            again = self.recompute and self.training
+            x, result = checkpoint(block, *arguments, use_reentrant=False) if again else block(*arguments)
             results.append((x, result))
         return self.final_norm(x), results
 

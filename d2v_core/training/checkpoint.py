@@ -1,9 +1,11 @@
 """Resume state: published whole, found by a LAST pointer, never a foreign pickle."""
 
+import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,15 +31,46 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 
 def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: dict[str, int]) -> None:
-    """Save weights, optimizer state and ``position`` (plain integers) as update ``position["update"]``."""
+    """Save weights, optimizer state and ``position`` (plain integers) as update ``position["update"]``.
+
+    Raises UserError where there is no room for it; the checkpoint before stays the last one.
+    """
     name = f"update-{position['update']}.pt"
-    with publish(folder / name) as temporary:
-        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "position": position}, temporary)
+    content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "position": position}
+    with room_for(content, folder), publish(folder / name) as temporary:
+        torch.save(content, temporary)
     with publish(folder / LAST) as temporary:
         temporary.write_text(json.dumps(name))
     for old in folder.glob("update-*.pt"):
         if old.name != name:
             remove(old)
+
+
+@contextmanager
+def room_for(content: Mapping, folder: Path) -> Iterator[None]:
+    """Turn a failure to write ``content`` into ``folder`` into a UserError that says how much room is needed."""
+    needed = sum(tensor.nbytes for tensor in tensors(content))
+    size = f"a checkpoint of {needed / 2**20:.0f} MiB"
+    said = f"{folder} has no room for {size}; free some, or set D2V_STATE to another disk."
+    if shutil.disk_usage(folder).free < needed:
+        raise UserError(said)
+    try:
+        yield
+    except RuntimeError as error:  # torch's writer says no more than that it failed
+        raise UserError(said) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(said) from error
+
+
+def tensors(content: object) -> Iterator[torch.Tensor]:
+    """Yield the tensors anywhere in nested mappings and lists."""
+    if isinstance(content, torch.Tensor):
+        yield content
+    elif isinstance(content, Mapping | list):
+        for value in content.values() if isinstance(content, Mapping) else content:
+            yield from tensors(value)
 
 
 def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, int] | None:

@@ -1,52 +1,71 @@
 """A loop that can be stopped anywhere: it saves now and then, and goes on from what it saved."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from d2v_core.data.loader import prefetch
-from d2v_core.data.order import Place
+from d2v_core.data.order import Batch, Place
+from d2v_core.errors import Stopped, UserError
 from d2v_core.training import checkpoint
-from d2v_core.training.loop import LoopConfig, Record, fit
+from d2v_core.training.loop import LoopConfig, Step, fit
 from d2v_core.training.optimizer import OptimizerConfig, make_optimizer
-
-Item = TypeVar("Item")
-Inputs = dict[str, Tensor]
+from d2v_core.training.ranks import ALONE, Ranks
 
 
 def fit_resumably(
     model: nn.Module,
-    make: Callable[[Item], Mapping],
-    order: Callable[[Place], Iterator[tuple[Item, Place]]],
+    make: Callable[[Batch], Mapping],
+    order: Callable[[Place], Iterator[tuple[Batch, Place]]],
     loop: LoopConfig,
     rates: OptimizerConfig,
     seed: int,
     state: Path,
-) -> Iterator[tuple[int, Record]]:
-    """Train ``model`` on the device it is on and yield (updates done, record) after every update.
+    ranks: Ranks = ALONE,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Step]:
+    """Train ``model`` on the device it is on and yield after every update.
 
-    ``order`` gives, from a place on, what the batches are made of and the place after each; ``make`` makes the tensors.
-    Resume state is kept in the folder ``state``: on one CPU a stopped run ends in the same bits as one that was not.
+    ``order`` gives the batches from a place on, with the place after each; ``make`` makes the tensors of one. Resume
+    state is kept in the folder ``state``: on one CPU a stopped run ends in the same bits as one that was not. When
+    ``stop`` says so, on any rank, the state is saved and Stopped is raised. Raises UserError when the batches of an
+    update cannot be shared out evenly.
     """
+    if loop.accumulate % ranks.size:
+        raise UserError(f"loop.accumulate ({loop.accumulate}) must be a multiple of the {ranks.size} processes.")
     device = next(model.parameters()).device
     optimizer = make_optimizer(model, rates)
     start = checkpoint.restore(state, model, optimizer) or {"update": 0}
     reached: Place = start
 
-    def batches() -> Iterator[Mapping]:
+    def batches() -> Iterator[tuple[float, Mapping]]:
         nonlocal reached
-        for place, tensors in prefetch(lambda step: (step[1], make(step[0])), order(start)):
+        own = shares(order(start), loop.accumulate, ranks)
+        for (batch, place), tensors in prefetch(lambda step: (step, make(step[0])), own):
             reached = place
-            yield move(tensors, device)
+            yield batch.amount, move(tensors, device)
 
-    records = fit(model, optimizer, batches(), loop, rates, seed, start["update"])
-    for update, record in enumerate(records, start["update"] + 1):
-        yield update, record
-        if update % loop.save_every == 0 and update < loop.updates:
-            checkpoint.save(state, model, optimizer, {**reached, "update": update})
+    for step in fit(model, optimizer, batches(), loop, rates, seed, start["update"], ranks):
+        yield step
+        if step.update == loop.updates:
+            return
+        stopping = ranks.any(stop(), device)
+        if ranks.first and (stopping or step.update % loop.save_every == 0):
+            checkpoint.save(state, model, optimizer, {**reached, "update": step.update})
+        if stopping:
+            raise Stopped(f"stopped after update {step.update} of {loop.updates}; run it again to go on.")
+
+
+def shares(order: Iterable[tuple[Batch, Place]], accumulate: int, ranks: Ranks) -> Iterator[tuple[Batch, Place]]:
+    """Yield this rank's batches of every update, each with the place after the whole update."""
+    source = iter(order)
+    while update := list(islice(source, accumulate)):
+        _, after = update[-1]
+        for batch, _ in update[ranks.rank :: ranks.size]:
+            yield batch, after
 
 
 def move(tensors: Mapping, device: torch.device) -> dict:

@@ -29,9 +29,10 @@ def configure(name, updates=6, **loop):
 
 def run(setup, config, table, state, stop_after=None, seed=0):
     records = []
-    for model, update, record in pretrain(setup, config, table, seed, state, CPU):
-        records.append(record)
-        if update == stop_after:
+    model, steps = pretrain(setup, config, table, seed, state, CPU)
+    for step in steps:
+        records.append(step.record)
+        if step.update == stop_after:
             break
     return model, records
 

@@ -86,13 +86,16 @@ def test_every_seed_trains_a_model_of_its_own_and_both_origins_see_the_same_rows
 
 def test_the_pretrained_origin_starts_from_the_student(project):
     project.set(tasks__digits__train__optimizer__rate=1e-30, tasks__digits__train__optimizer__weight_decay=0.0)
+    project.set(modalities__vision__version=1)
     project.prepare("vision").done("pretrain", "vision")
     project.done("finetune", "digits", "pretrained")
     project.done("finetune", "digits", "scratch")
     student = read_weights(Path("models/pretrain/vision"), "encoder.")
     tuned, scratch = (read_weights(tasks.run_folder("digits", origin, 0), "encoder.") for origin in tasks.ORIGINS)
     assert tuned.keys() == scratch.keys()
-    assert student.keys() - tuned.keys() == {"trunk.final_norm.weight", "trunk.final_norm.bias"}, "the pooled norm is new"
+    assert student.keys() - tuned.keys() == {"trunk.final_norm.weight", "trunk.final_norm.bias"}, (
+        "the pooled norm is new"
+    )
     assert all((student[name] - tuned[name]).abs().max() < 1e-12 for name in tuned)
     assert any((student[name] - scratch[name]).abs().max() > 1e-3 for name in tuned)
 

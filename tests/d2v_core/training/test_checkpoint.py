@@ -1,7 +1,9 @@
 """Resume state is whole, found again, and has one writer."""
 
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -29,18 +31,30 @@ def test_what_is_saved_comes_back_and_only_the_last_is_kept(tmp_path):
         assert torch.equal(one, two)
 
 
-def test_a_save_that_dies_leaves_the_last_good_state(tmp_path, monkeypatch):
+FULL = [OSError(28, "No space left on device"), RuntimeError("PytorchStreamWriter failed writing file data/3")]
+
+
+@pytest.mark.parametrize("failure", FULL, ids=["the system's error", "torch's error"])
+def test_a_full_disk_leaves_the_last_good_state_and_says_what_it_needs(tmp_path, monkeypatch, failure):
     model, optimizer = parts(0)
     checkpoint.save(tmp_path, model, optimizer, {"update": 1, "epoch": 0, "position": 1})
 
     def half(state, path):
         path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+        raise failure
 
     monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match=r"no room for a checkpoint of \d+ MiB; free some, or set D2V_STATE"):
         checkpoint.save(tmp_path, model, optimizer, {"update": 2, "epoch": 0, "position": 2})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["LAST", "update-1.pt"]
     assert checkpoint.restore(tmp_path, *parts(1))["update"] == 1
+
+
+def test_nothing_is_written_where_it_cannot_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
+    with pytest.raises(UserError, match="no room for a checkpoint"):
+        checkpoint.save(tmp_path, *parts(0), {"update": 1})
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_second_trainer_is_refused(tmp_path):
