@@ -4,7 +4,6 @@ Needs neither DVC nor Prefect nor a codec: ``python -m stages.pretrain speech`` 
 """
 
 import math
-from dataclasses import asdict
 
 from d2v_core.config import build
 from d2v_core.data import table as tables
@@ -20,8 +19,7 @@ def main(name: str) -> None:
     config = build(PretrainConfig, params.modality(name).get("pretrain"), f"{params.PATH}: modalities.{name}.pretrain")
     seed = params.get("seed")
     table = tables.Table(TABLES / name, "train", setup.modality.columns)
-    digest = tables.digest(TABLES / name)
-    identity = {**setup.describe(), "pretrain": asdict(config), "seed": seed, "table_digest": digest}
+    identity = training.identity_of(setup, config, seed, TABLES / name)
     place, stop = training.gather(), training.asked_to_stop()
     with training.resume_state(f"pretrain-{name}", identity, place) as state:
         log = training.CsvLog(state / "log.csv")

@@ -10,11 +10,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from d2v_core.data.files import publish
+from d2v_core.data.table import digest
+from d2v_core.pretraining import PretrainConfig
 from d2v_core.setup import Setup, make_setup
 from d2v_core.training import checkpoint, ranks
 from d2v_core.training.loop import Step
@@ -61,16 +64,25 @@ def asked_to_stop() -> Callable[[], bool]:
     return came.is_set
 
 
+def identity_of(setup: Setup, config: PretrainConfig, seed: int, table: Path) -> dict:
+    """Return the plain values that a pretraining run depends on."""
+    return {**setup.describe(), "pretrain": asdict(config), "seed": seed, "table_digest": digest(table)}
+
+
+def state_folder(stage: str, identity: Mapping) -> Path:
+    """Return where the resume state of a run is, named by a fingerprint of all that the run depends on."""
+    root = Path(os.environ.get("D2V_STATE", STATE / "checkpoints"))
+    return root / stage / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+
 @contextmanager
 def resume_state(stage: str, identity: Mapping, place: Ranks = ALONE) -> Iterator[Path]:
-    """Give the folder of a run's resume state, named by a fingerprint of all that the run depends on.
+    """Give the folder of a run's resume state.
 
     The first rank holds its lock and empties it when the block ends well. Raises UserError when another trainer
     holds it.
     """
-    root = Path(os.environ.get("D2V_STATE", STATE / "checkpoints"))
-    fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    folder = root / stage / fingerprint
+    folder = state_folder(stage, identity)
     if not place.first:
         yield folder
         return

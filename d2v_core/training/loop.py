@@ -13,7 +13,7 @@ from d2v_core.config import require
 from d2v_core.errors import UserError
 from d2v_core.model.loss import Loss
 from d2v_core.training.meter import Meter
-from d2v_core.training.monitor import describe
+from d2v_core.training.monitor import describe, mean_size
 from d2v_core.training.optimizer import OptimizerConfig, rate_at, set_rate
 from d2v_core.training.ranks import ALONE, Ranks
 
@@ -92,7 +92,8 @@ def fit(
         if done % loop.log_every == 0 or done == loop.updates:
             mean = float(ranks.total(sum(loss.total.detach() for loss in losses)) / count)
             record = {"update": done, "loss": mean, "rate": rate, "norm": float(norm)}
-            record |= {"skipped": health.read(loop.patience), **describe(losses[-1], model, ranks)}
+            record |= {"skipped": health.read(loop.patience), "weight": mean_size(parameters)}
+            record |= describe(losses[-1], model, ranks)
             yield Step(done, record, meter.read()) if ranks.first else Step(done)
         else:
             yield Step(done)

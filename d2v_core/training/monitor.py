@@ -13,7 +13,8 @@ from d2v_core.model.loss import Loss
 from d2v_core.training.ranks import ALONE, Ranks
 
 LEAST_TARGET_SPREAD, LEAST_PREDICTION_SPREAD = 0.1, 0.01
-MOST_POSITION_SHARE = 0.95
+MOST_POSITION_SHARE = 0.98
+MOST_CHANGE = 0.15
 
 
 @torch.no_grad()
@@ -42,11 +43,15 @@ def describe(loss: Loss, model: nn.Module, ranks: Ranks = ALONE) -> dict[str, fl
 def alarms(record: Mapping[str, float]) -> list[str]:
     """Return a sentence for everything in a record that looks like a run going wrong.
 
-    The bars on spreads are the reference's (1.7), which ends a run there after 5,000 updates.
+    The bars on spreads are the reference's (1.7), which ends a run there after 5,000 updates. Adam moves a weight by
+    about the rate: a rate near the size of the weights forgets them in a few updates, whatever the spreads say.
     """
     said = []
     if record.get("skipped"):
         said.append(f"{record['skipped']:.0f} updates had no finite gradient and were skipped.")
+    if record["rate"] > MOST_CHANGE * record["weight"]:
+        change = record["rate"] / record["weight"]
+        said.append(f"an update may change weights by {change:.0%} of their mean size; lower optimizer.rate.")
     if record.get("target_spread", 1.0) < LEAST_TARGET_SPREAD:
         said.append(f"the targets hardly differ ({record['target_spread']:.3g}): the teacher may have collapsed.")
     if record.get("prediction_spread", 1.0) < LEAST_PREDICTION_SPREAD:
@@ -63,6 +68,14 @@ def spread(x: Tensor, ranks: Ranks = ALONE) -> float:
     count, total, squares = ranks.total(torch.cat([ones * len(x), x.sum(0, True), x.square().sum(0, True)]))
     variance = (squares - total.square() / count) / (count - 1)
     return float((variance.clamp(min=0) + 1e-6).sqrt().mean())
+
+
+@torch.no_grad()
+def mean_size(parameters: list[nn.Parameter]) -> float:
+    """Return the root mean square of the matrices among ``parameters``: what Adam's steps of about a rate change."""
+    matrices = [parameter for parameter in parameters if parameter.ndim > 1]
+    norms = torch.stack(torch._foreach_norm(matrices)).double().square().sum()
+    return float((norms / sum(matrix.numel() for matrix in matrices)).sqrt())
 
 
 def mean_share(x: Tensor, ranks: Ranks) -> float:

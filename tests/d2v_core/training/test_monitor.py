@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
-from d2v_core.training.monitor import explained_share, spread
+from d2v_core.training.monitor import alarms, explained_share, mean_size, spread
 
 
 def test_spread_is_the_deviation_over_tokens():
@@ -22,3 +23,33 @@ def test_shares_find_targets_that_only_depend_on_the_sample():
     sample = torch.randn(8, 1, 16).expand(-1, 50, -1)
     assert explained_share(sample.transpose(0, 1)) > 0.99
     assert explained_share(sample) < 0.2
+
+
+HEALTHY = {
+    "rate": 1e-3,
+    "weight": 0.05,
+    "skipped": 0,
+    "target_spread": 0.5,
+    "prediction_spread": 0.2,
+    "position_share": 0.7,
+}
+ILL = {
+    "skipped": (2, "2 updates had no finite gradient"),
+    "rate": (0.1, "an update may change weights by 200%"),
+    "target_spread": (0.05, "the targets hardly differ"),
+    "prediction_spread": (0.001, "the predictions hardly differ"),
+    "position_share": (0.99, "position alone explains 99%"),
+}
+
+
+@pytest.mark.parametrize("name", ILL)
+def test_every_sign_of_illness_has_its_sentence(name):
+    assert alarms(HEALTHY) == []
+    value, sentence = ILL[name]
+    (said,) = alarms(HEALTHY | {name: value})
+    assert said.startswith(sentence)
+
+
+def test_the_size_of_weights_is_that_of_matrices():
+    weights = [nn.Parameter(torch.full((3, 4), 2.0)), nn.Parameter(torch.full((5,), 100.0))]
+    assert mean_size(weights) == pytest.approx(2.0)
