@@ -1,11 +1,12 @@
 """Folders of Hugging Face's Data2Vec classes: read as a run, and written from a run, without their library.
 
 What differs between the modalities is in ``huggingface_<modality>.py``, one file each with the same names: the
-tables of weights, what is fixed on either side, and the configuration and files in both directions.
+tables of weights, what is fixed on either side, and the configuration and files in both directions. The library has
+classes for data2vec 1.0 alone; what they cannot express gets a class of its own (``huggingface_v2.py``).
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -13,16 +14,19 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from d2v_core.config import require
 from d2v_core.data.files import publish_folder
 from d2v_core.errors import UserError
-from d2v_core.interop import huggingface_speech, huggingface_text, huggingface_vision
+from d2v_core.interop import huggingface_v2
+from d2v_core.interop.huggingface_card import write_card
 from d2v_core.interop.huggingface_names import fits, their_names, to_ours, to_theirs
+from d2v_core.interop.huggingface_v2 import FORMATS
 from d2v_core.model.supervised import head_layers
 from d2v_core.setup import Setup, make_setup
 
-FORMATS = {"speech": huggingface_speech, "text": huggingface_text, "vision": huggingface_vision}
-CONFIG, WEIGHTS, PICKLED, INDEX = "config.json", "model.safetensors", "pytorch_model.bin", ".index.json"
-OUTSIDE = ("classifier.", "lm_head.")  # weights beside the encoder, whose names have no prefix
+CONFIG, CARD = "config.json", "README.md"
+WEIGHTS, PICKLED, INDEX = "model.safetensors", "pytorch_model.bin", ".index.json"
+OUTSIDE = ("classifier.", "lm_head.", "head.")  # weights beside the encoder, whose names have no prefix
 
 
 def read_folder(folder: Path) -> tuple[dict, dict[str, Tensor]]:
@@ -33,11 +37,10 @@ def read_folder(folder: Path) -> tuple[dict, dict[str, Tensor]]:
     UserError for a folder that is incomplete or holds what we do not have.
     """
     folder = Path(folder)
-    name, theirs = read_their_config(folder / CONFIG)
-    form = FORMATS[name]
+    name, form, theirs = read_their_config(folder / CONFIG)
     weights = {key.removeprefix(form.PREFIX): tensor for key, tensor in read_weights(folder).items()}
     weights = form.before_reading(weights, theirs)
-    head = head_in(weights, theirs, form)
+    head = head_in(weights, theirs, form, FORMATS[name].HEADS)
     try:
         block = form.read_block(theirs, lambda file: read_json(folder / file))
         symbols = None if head is None else form.symbols(theirs, lambda file: read_json(folder / file))
@@ -51,14 +54,17 @@ def read_folder(folder: Path) -> tuple[dict, dict[str, Tensor]]:
     return config, our_weights(form, setup, config, weights, str(folder))
 
 
-def read_their_config(path: Path) -> tuple[str, dict]:
-    """Return the modality and the values of ``config.json``; raise UserError for what we do not have."""
+def read_their_config(path: Path) -> tuple[str, ModuleType, dict]:
+    """Return the modality, its format and the values of ``config.json``; raise UserError for what we do not have."""
     said = read_json(path)
-    name = next((name for name, form in FORMATS.items() if said.get("model_type") == form.TYPE), None)
-    if name is None:
-        kinds = ", ".join(form.TYPE for form in FORMATS.values())
+    kind, modality = str(said.get("model_type")), str(said.get("modality"))
+    forms = {form.TYPE: (name, form) for name, form in FORMATS.items()}
+    if modality in FORMATS:
+        forms[huggingface_v2.TYPE] = (modality, huggingface_v2)
+    if kind not in forms:
+        kinds = ", ".join(form.TYPE for form in (*FORMATS.values(), huggingface_v2))
         raise UserError(f"{path} is missing or describes none of {kinds}; give the folder of such a model.")
-    form = FORMATS[name]
+    name, form = forms[kind]
     theirs = {**form.DEFAULTS, **said}
     for key, value in form.FIXED.items():
         if theirs[key] != value:
@@ -67,7 +73,7 @@ def read_their_config(path: Path) -> tuple[str, dict]:
     for architecture in theirs.get("architectures") or ():
         if architecture not in known:
             raise UserError(f"{path} describes a {architecture}; only {', '.join(sorted(known))} can be read.")
-    return name, theirs
+    return name, form, theirs
 
 
 def read_json(path: Path) -> dict:
@@ -108,12 +114,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} cannot be read ({error}); fetch it again.") from None
 
 
-def head_in(weights: Mapping[str, Tensor], theirs: Mapping, form: ModuleType) -> str | None:
-    """Return the kind of the fine-tuned head that is in ``weights``."""
+def head_in(weights: Mapping[str, Tensor], theirs: Mapping, form: ModuleType, kinds: Collection[str]) -> str | None:
+    """Return which of the ``kinds`` of fine-tuned heads is in ``weights``."""
     if set(theirs.get("architectures") or ()) & set(form.READ_TOO):
         return None
     layers = {key.rpartition(".")[0] for key in weights}
-    return next((kind for kind, names in form.HEADS.items() if {to[:-2] for to in names.values()} <= layers), None)
+    return next((kind for kind in kinds if {to[:-2] for to in form.HEADS[kind].values()} <= layers), None)
 
 
 def our_weights(
@@ -148,15 +154,32 @@ def write_folder(folder: Path, config: Mapping, weights: Mapping[str, Tensor], t
     """Publish a run as a folder that Hugging Face's classes and pipelines load, and return the name of the class.
 
     ``config`` and ``weights`` are a run's; the prediction head and the teacher of pretraining stay behind.
-    ``tokenizer`` is the content of tokenizer.json, for modalities that need one. Raises UserError for what their
-    classes cannot express.
+    ``tokenizer`` is the content of tokenizer.json, for modalities that need one. What the library's own classes cannot
+    express is written with a class of its own; raises UserError for what none of them can.
     """
     setup = make_setup(config["modality"], config, "the run's config.json")
     if setup.name not in FORMATS:
         raise UserError(f"Hugging Face has no class for {setup.name}; it has them for {', '.join(FORMATS)}.")
-    form = FORMATS[setup.name]
-    check_expressible(form, config)
-    head = head_kind(form, config, weights)
+    head = head_kind(FORMATS[setup.name], config, weights)
+    form = form_for(config, head)
+    files = their_files(form, config, head)
+    tensors = their_weights(form, setup, config, head, weights)
+    count = sum(tensor.numel() for tensor in tensors.values())
+    texts = {name: json.dumps(content, indent=2, ensure_ascii=False) + "\n" for name, content in files.items()}
+    texts[CARD] = write_card(config, head, form.ARCHITECTURES[head], count, form is huggingface_v2)
+    if tokenizer is not None:
+        texts["tokenizer.json"] = tokenizer
+    if form is huggingface_v2:
+        texts[form.MODULE] = form.SOURCE.read_text(encoding="utf-8")
+    with publish_folder(folder) as temporary:
+        for name, text in texts.items():
+            (temporary / name).write_text(text, encoding="utf-8")
+        safetensors.torch.save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
+    return form.ARCHITECTURES[head]
+
+
+def their_files(form: ModuleType, config: Mapping, head: str | None) -> dict[str, Mapping]:
+    """Return the content of their JSON files by name; raise UserError for what no class of theirs can have."""
     try:
         said, files = form.write_config(config, head), form.write_files(config, head)
     except ValueError as error:
@@ -166,24 +189,27 @@ def write_folder(folder: Path, config: Mapping, weights: Mapping[str, Tensor], t
         numbers = {symbol: number for number, symbol in enumerate(config["symbols"])}
         said |= {"problem_type": "single_label_classification", "label2id": numbers}
         said["id2label"] = {str(number): symbol for symbol, number in numbers.items()}
-    with publish_folder(folder) as temporary:
-        for name, content in {CONFIG: said, **files}.items():
-            (temporary / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        if tokenizer is not None:
-            (temporary / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
-        tensors = their_weights(form, setup, config, head, weights)
-        safetensors.torch.save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
-    return form.ARCHITECTURES[head]
+    return {CONFIG: said, **files}
 
 
-def check_expressible(form: ModuleType, config: Mapping) -> None:
-    """Raise UserError for the first value of a run that Hugging Face's encoder does another way."""
+def form_for(config: Mapping, head: str | None) -> ModuleType:
+    """Return the format of the library's own class for a run with such a head, else that of ``huggingface_v2``."""
+    form = FORMATS[config["modality"]]
+    try:
+        check_expressible(form, config, head)
+    except ValueError:
+        return huggingface_v2
+    return form
+
+
+def check_expressible(form: ModuleType, config: Mapping, head: str | None) -> None:
+    """Raise ValueError for the first value of a run that the library's own class does another way."""
     for dotted, wanted in {"version": 1, **form.EXPRESSIBLE}.items():
         value = config
         for key in dotted.split("."):
             value = value[key]
-        if value != wanted:
-            raise UserError(f"{dotted} is {value!r} in this run; Hugging Face's classes can only have {wanted!r}.")
+        require(value == wanted, f"{dotted} is {value!r} in this run; Hugging Face's classes can only have {wanted!r}")
+    form.write_config(config, head)
 
 
 def head_kind(form: ModuleType, config: Mapping, weights: Mapping[str, Tensor]) -> str | None:

@@ -20,7 +20,7 @@ from d2v_core.errors import Dropped
 from d2v_core.model.decoder import Decoder, DecoderConfig
 from d2v_core.model.transformer import TransformerConfig, draw, initialise
 
-columns = schema(tokens=pa.uint16())
+columns = schema(tokens=pa.uint16()).append(pa.field("score", pa.float32()))  # a number in place of a label
 unit = "tokens"
 BEGIN, PAD, END, UNKNOWN = range(4)
 SHORTEST = 8  # tokens of a row that pretraining uses

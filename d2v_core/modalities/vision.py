@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as pixels
@@ -225,7 +226,7 @@ class Local(nn.Module):
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, None]:
         """Return patch embeddings [B, T, D], row by row, of images [B, channels, S, S]."""
-        return self.patches(inputs["inputs"]).flatten(2).transpose(1, 2), None
+        return embed_patches(inputs["inputs"], self.patches), None
 
     def hide(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Put the learned token, or zeros, in place of patches [B, T, D] at ``mask`` [B, T]."""
@@ -243,6 +244,16 @@ class Local(nn.Module):
             return None
         tables = self.relative_bias if self.relative_bias.ndim == 3 else self.relative_bias.unsqueeze(0)
         return [table[self.relative_index].permute(2, 0, 1).unsqueeze(0) for table in tables]
+
+
+def embed_patches(images: Tensor, patches: nn.Conv2d) -> Tensor:
+    """Return [B, T, D]: the convolution ``patches``, whose windows do not overlap, as one matrix product.
+
+    On a CPU its backward pass is several times faster than that of conv2d.
+    """
+    side = patches.stride[0]
+    windows = images.unflatten(3, (-1, side)).unflatten(2, (-1, side)).permute(0, 2, 4, 1, 3, 5)
+    return F.linear(windows.flatten(3).flatten(1, 2), patches.weight.flatten(1), patches.bias)
 
 
 def relative_index(side: int) -> Tensor:

@@ -57,10 +57,8 @@ class SpeechTokens(nn.Module):
         self.extractor = nn.ModuleList(map(Convolution, channels, channels[1:], local["kernels"], local["strides"]))
         self.feature_norm = nn.LayerNorm(local["channels"])
         self.projection = nn.Linear(local["channels"], width)
-        kernel, groups = local["position_kernel"], local["position_groups"]
-        layers = [
-            nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=groups) for _ in range(local["position_layers"])
-        ]
+        kernel, more = local["position_kernel"], {"groups": local["position_groups"]}
+        layers = (nn.Conv1d(width, width, kernel, padding=kernel // 2, **more) for _ in range(local["position_layers"]))
         self.positions = nn.ModuleList(nn.ModuleDict({"convolution": layer}) for layer in layers)
         self.mask_token = nn.Parameter(torch.zeros(width)) if local["mask_token"] else None
         self.alibi_scale = nn.Parameter(torch.ones(config.num_attention_heads, 1, 1)) if local["alibi"] else None
@@ -132,8 +130,7 @@ class ImageTokens(nn.Module):
     def forward(self, images: Tensor, attention_mask: None, mask: Tensor | None) -> Tokens:
         """Turn images [B, channels, S, S] into a class token and patches, row by row: [B, 1 + T, D]."""
         x = self.patches(images.to(self.patches.weight.dtype)).flatten(2).transpose(1, 2)
-        x = hide(x, mask, self.mask_token)
-        x = x + (self.position_scale * self.positions(x.shape[-1])).to(x)
+        x = hide(x, mask, self.mask_token) + (self.position_scale * self.positions(x.shape[-1])).to(x)
         return torch.cat([self.class_token.expand(len(x), -1, -1), x], dim=1), None, self.biases(x.shape[1] + 1)
 
     def positions(self, width: int) -> Tensor:
@@ -185,7 +182,7 @@ class TextTokens(nn.Module):
 
 def hide(x: Tensor, mask: Tensor | None, token: Tensor | None) -> Tensor:
     """Put the learned ``token``, or zeros, in place of tokens [B, T, D] where ``mask`` [B, T] is True."""
-    token = torch.zeros_like(x[0, 0]) if token is None else token
+    token = x.new_zeros(()) if token is None else token
     return x if mask is None else torch.where(mask.bool().unsqueeze(-1), token, x)
 
 
@@ -206,8 +203,8 @@ class Attention(nn.Module):
             qkv_bias = torch.cat([self.query_bias, torch.zeros_like(self.query_bias), self.value_bias])
         qkv = F.linear(x, self.qkv.weight, qkv_bias).unflatten(-1, (3, self.heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+        dropped = self.dropout * self.training
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropped)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
 
@@ -217,10 +214,9 @@ class Block(nn.Module):
     def __init__(self, trunk: dict):
         super().__init__()
         width, inner, scale = trunk["width"], trunk["feedforward"], trunk["layer_scale"]
-        self.pre_norm, self.dropout = trunk["norm"] == "pre", nn.Dropout(trunk["dropout"])
-        self.attention = Attention(trunk)
+        self.pre_norm, self.attention = trunk["norm"] == "pre", Attention(trunk)
         self.feedforward = nn.ModuleDict({"expand": nn.Linear(width, inner), "contract": nn.Linear(inner, width)})
-        self.activation_dropout = nn.Dropout(trunk["activation_dropout"])
+        self.dropout, self.inner_dropout = nn.Dropout(trunk["dropout"]), nn.Dropout(trunk["activation_dropout"])
         self.attention_norm, self.feedforward_norm = (nn.LayerNorm(width, trunk["epsilon"]) for _ in range(2))
         scales = (1.0 if scale is None else nn.Parameter(torch.full((width,), float(scale))) for _ in range(2))
         self.attention_scale, self.feedforward_scale = scales
@@ -231,7 +227,7 @@ class Block(nn.Module):
 
     def transform(self, x: Tensor) -> Tensor:
         """Return what the feed-forward layers add to tokens [B, T, D]."""
-        inner = self.activation_dropout(F.gelu(self.feedforward["expand"](x)))
+        inner = self.inner_dropout(F.gelu(self.feedforward["expand"](x)))
         return self.dropout(self.feedforward["contract"](inner)) * self.feedforward_scale
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from d2v_core.errors import UserError
-from d2v_core.interop.huggingface import read_folder, write_folder
+from d2v_core.interop import huggingface_v2
+from d2v_core.interop.huggingface import FORMATS, check_expressible, form_for, read_folder, write_folder
 from d2v_core.interop.huggingface_names import class_names
 from d2v_core.model.supervised import HeadConfig, Supervised, ctc_loss
 from d2v_core.setup import make_setup
@@ -336,19 +337,26 @@ def test_folders_that_are_incomplete_or_damaged_are_one_sentence(tmp_path):
         ("vision", None, "version", 2, "version is 2"),
         ("speech", None, "model.local.alibi", True, "alibi is True"),
         ("speech", None, "model.trunk.epsilon", 1e-6, "epsilon is 1e-06"),
-        ("speech", "ctc", "symbols", ["a", "b"], "symbols start with"),
         ("text", None, "model.trunk.layer_scale", 0.1, "layer_scale is 0.1"),
     ],
 )
-def test_what_they_cannot_express_is_one_sentence_and_no_folder(name, head, path, value, sentence, tmp_path):
-    config, weights = run(name, head)
+def test_what_their_own_classes_cannot_express_gets_another_one(name, head, path, value, sentence):
+    config, _ = run(name, head)
+    assert form_for(config, head) is FORMATS[name]
     *keys, last = path.split(".")
     block = config
     for key in keys:
         block = block[key]
     block[last] = value
-    with pytest.raises(UserError, match=sentence):
-        write_folder(tmp_path / "out", config, weights)
+    with pytest.raises(ValueError, match=sentence):
+        check_expressible(FORMATS[name], config, head)
+    assert form_for(config, head) is huggingface_v2
+
+
+def test_letters_that_they_cannot_number_are_one_sentence_and_no_folder(tmp_path):
+    config, weights = run("speech", "ctc")
+    with pytest.raises(UserError, match="symbols start with"):
+        write_folder(tmp_path / "out", config | {"symbols": ["a", "b"]}, weights)
     assert not list(tmp_path.iterdir())
 
 
