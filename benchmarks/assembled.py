@@ -1,8 +1,8 @@
-"""data2vec 1.0 as one would put it together from ``transformers``: its encoders, a deep copy, a loop over parameters."""
+"""data2vec 1.0 as one would put it together from ``transformers``: its encoders, a deep copy, a plain loop."""
 
 import copy
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d2v_core.interop import huggingface
+from d2v_core.model.encoder import Inputs
 from d2v_core.pretraining import PretrainConfig
 from d2v_core.setup import Setup
 
@@ -32,9 +33,7 @@ class Assembled:
         self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
         self.head = setup.modality.head(setup.trunk)
 
-    def features(
-        self, model: nn.Module, inputs: Mapping[str, Tensor], masked: bool
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def features(self, model: nn.Module, inputs: Inputs, masked: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the last hidden state and those of all layers, class tokens left out."""
         mask, skip = inputs["mask"] if masked else None, 0
         if self.setup.name == "speech":
@@ -45,7 +44,7 @@ class Assembled:
             out = model(inputs["corrupted" if masked else "inputs"], output_hidden_states=True)
         return out.last_hidden_state[:, skip:], tuple(state[:, skip:] for state in out.hidden_states)
 
-    def stepper(self, inputs: Mapping[str, Tensor]) -> Callable[[], None]:
+    def stepper(self, inputs: Inputs) -> Callable[[], None]:
         """Return a function that takes one training step on ``inputs``."""
         parameters = [*self.student.parameters(), *self.head.parameters()]
         optimizer = torch.optim.AdamW(parameters, lr=1e-4)

@@ -27,14 +27,7 @@ from d2v_core.training.optimizer import make_optimizer
 from stages import params, recipes
 
 REPEATS = 5
-REFERENCE = {
-    ("speech", 1): 3.9,
-    ("text", 1): 2.1,
-    ("vision", 1): 2.6,
-    ("speech", 2): 8.4,
-    ("text", 2): 4.7,
-    ("vision", 2): 2.2,
-}
+REFERENCE = {"speech": (3.9, 8.4), "text": (2.1, 4.7), "vision": (2.6, 2.2)}  # s, version 1 and 2
 SAMPLES = {("speech", 1): 2, ("text", 1): 4, ("vision", 1): 4}  # version 2: two samples of eight views
 VIEWS = 8
 
@@ -132,10 +125,8 @@ def timed(step: Callable[[], None]) -> float:
 def main(*names: str) -> None:
     """Measure and print."""
     rates = {name: matrix_rate(getattr(torch, name)) for name in ("float32", "bfloat16")}
-    print(
-        f"{torch.get_num_threads()} threads; matrix products: "
-        + ", ".join(f"{n} {r / 1e12:.2f} TFLOP/s" for n, r in rates.items())
-    )
+    shown = ", ".join(f"{name} {rate / 1e12:.2f} TFLOP/s" for name, rate in rates.items())
+    print(f"{torch.get_num_threads()} threads; matrix products: {shown}")
     for name in names or ("speech", "vision", "text"):
         jobs = [ours(name, version, precision) for version in (1, 2) for precision in rates]
         jobs.insert(0, assembled(name))
@@ -154,7 +145,7 @@ def report(name: str, jobs: list[Job], seconds: Mapping[str, float], rates: Mapp
     for job in jobs:
         spent = seconds[job.name]
         rate = rates["bfloat16" if "bfloat16" in job.name else "float32"]
-        stated = REFERENCE[name, 2 if "version 2" in job.name else 1]
+        stated = REFERENCE[name]["version 2" in job.name]
         first = f"| {job.name} | {spent:.2f} | {job.operations / 1e12:.3f} | {job.operations / spent / rate:.0%} "
         print(first + f"| {alternative / spent:.2f} | {stated / spent:.2f} |", flush=True)
 
