@@ -1,6 +1,8 @@
 """Training that is told to stop saves first; training on several processes is the training of one."""
 
 import csv
+import os
+import random
 import signal
 import subprocess
 import sys
@@ -82,6 +84,40 @@ def test_a_dead_process_ends_the_job_and_another_number_of_them_goes_on(project)
     project.set(processes=1)
     pretrain.main("text")
     assert losses(project) == pytest.approx(alone, rel=1e-5)
+
+
+KILLS = 20 if os.environ.get("D2V_NIGHTLY") else 3
+
+
+@pytest.mark.parametrize(("name", "version"), [("vision", 2), ("text", 1)] if KILLS > 3 else [("vision", 2)])
+def test_however_often_it_is_killed_a_run_ends_in_the_same_bits(project, name, version):
+    loop = {"updates": 60 * KILLS, "accumulate": 2, "log_every": 50, "save_every": 10}
+    project.set(**{f"modalities__{name}__version": version, f"modalities__{name}__pretrain__loop": loop})
+    project.prepare(name)
+    pretrain.main(name)
+    model = project.folder / f"models/pretrain/{name}/model.safetensors"
+    curve = project.folder / f"plots/{name}/pretrain.csv"
+    whole = model.read_bytes(), curve.read_text()
+    model.unlink()
+    rng, killed = random.Random(0), 0
+    while killed < KILLS:
+        process = project.start("pretrain", name)
+        reached = last_update(project, name)
+        while last_update(project, name) == reached and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.1))  # saving takes a good part of that: many kills fall into it
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed often enough"
+        killed += 1
+    pretrain.main(name)
+    assert (model.read_bytes(), curve.read_text()) == whole
+
+
+def last_update(project: Project, name: str) -> str:
+    """Return what the last checkpoint of a run is called; nothing if there is none."""
+    pointers = list((project.folder / "state/checkpoints").glob(f"pretrain-{name}/*/LAST"))
+    return pointers[0].read_text() if pointers else ""
 
 
 def workers(launcher: int) -> list[int]:
