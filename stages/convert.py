@@ -1,6 +1,6 @@
 """``python -m stages.convert SOURCE FOLDER``: an official or a Hugging Face checkpoint → a run like those trained here.
 
-Put at ``models/pretrain/<modality>`` it is what fine-tuning and probes start from; ``d2v_core.load`` takes any folder.
+A task starts from it by ``pretrained: FOLDER``; ``d2v_core.load`` takes any folder.
 """
 
 from collections.abc import Mapping

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from d2v_core.config import require
-from d2v_core.interop.huggingface_names import Names
+from d2v_core.interop.names import Names
 
 TYPE, PREFIX = "data2vec-audio", "data2vec_audio."
 PREPROCESSOR = "preprocessor_config.json"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from d2v_core.interop.huggingface_names import Names, class_names
+from d2v_core.interop.names import Names, class_names
 
 TYPE, PREFIX = "data2vec-text", "data2vec_text."
 ARCHITECTURES = {None: "Data2VecTextModel", "first": "Data2VecTextForSequenceClassification"}

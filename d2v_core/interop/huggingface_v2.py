@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from d2v_core.interop import huggingface_speech, huggingface_text, huggingface_vision
-from d2v_core.interop.huggingface_names import Names, class_names
+from d2v_core.interop.names import Names, class_names
 
 FORMATS = {"speech": huggingface_speech, "text": huggingface_text, "vision": huggingface_vision}
 MODULE = "modeling_data2vec2.py"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from d2v_core.config import require
-from d2v_core.interop.huggingface_names import Names, class_names
+from d2v_core.interop.names import Names, class_names
 
 TYPE, PREFIX = "data2vec-vision", "data2vec_vision."
 PREPROCESSOR = "preprocessor_config.json"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from d2v_core.interop.huggingface_names import Names
+from d2v_core.interop.names import Names
 from d2v_core.interop.settings import Settings
 
 Tensors = Mapping[str, Tensor]

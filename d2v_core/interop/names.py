@@ -1,4 +1,4 @@
-"""Which weight of ours is which of Hugging Face's: tables of names, applied in both directions.
+"""Which weight of ours is which of a foreign format: tables of names, applied in both directions.
 
 A table maps a pattern of our names to the pattern of theirs. ``#`` stands for a number and ``*`` for a last part such
 as ``weight``, in the same order on both sides. ``{a,b,c}`` names several tensors that are the rows of one of ours, and
