@@ -20,7 +20,7 @@ CLASSES = {"speech": "Data2VecAudioModel", "vision": "Data2VecVisionModel", "tex
 class Assembled:
     """A student, a teacher that is a deep copy, a head, and AdamW with its defaults."""
 
-    def __init__(self, setup: Setup, config: PretrainConfig) -> None:
+    def __init__(self, setup: Setup, config: PretrainConfig, device: torch.device) -> None:
         """Export a new encoder of ours, so that sizes and switches are the same, and load it with the real class."""
         import transformers
 
@@ -29,9 +29,10 @@ class Assembled:
         weights = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
         with tempfile.TemporaryDirectory() as folder:
             huggingface.write_folder(Path(folder) / "model", setup.describe(), weights)
-            self.student = getattr(transformers, CLASSES[setup.name]).from_pretrained(Path(folder) / "model").train()
+            model = getattr(transformers, CLASSES[setup.name]).from_pretrained(Path(folder) / "model")
+        self.student = model.train().to(device)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
-        self.head = setup.modality.head(setup.trunk)
+        self.head = setup.modality.head(setup.trunk).to(device)
 
     def features(self, model: nn.Module, inputs: Inputs, masked: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the last hidden state and those of all layers, class tokens left out."""

@@ -26,6 +26,7 @@ from d2v_core.training.loop import scale_gradients
 from d2v_core.training.optimizer import make_optimizer
 from stages import params, recipes
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 REPEATS = 5
 REFERENCE = {"speech": (3.9, 8.4), "text": (2.1, 4.7), "vision": (2.6, 2.2)}  # s, version 1 and 2
 SAMPLES = {("speech", 1): 2, ("text", 1): 4, ("vision", 1): 4}  # version 2: two samples of eight views
@@ -69,21 +70,22 @@ def batch(setup: Setup, version: int) -> dict[str, Tensor]:
     rngs = [key(0, row) for row in range(len(rows))]
     inputs = setup.modality.batch(rows, rngs, setup.config)
     views = VIEWS if version == 2 else 1
-    return inputs | hide(setup, inputs, [key(0, row, view) for row in range(len(rows)) for view in range(views)])
+    inputs |= hide(setup, inputs, [key(0, row, view) for row in range(len(rows)) for view in range(views)])
+    return {name: tensor.to(DEVICE) for name, tensor in inputs.items()}
 
 
 def ours(name: str, version: int, precision: str) -> Job:
     """Return a step of ours: teacher, forward, backward, clip or norm, AdamW."""
     torch.manual_seed(0)
     setup, config = base_model(name, version)
-    model, inputs = make_model(setup, config).train(), batch(setup, version)
+    model, inputs = make_model(setup, config).train().to(DEVICE), batch(setup, version)
     optimizer = make_optimizer(model, config.optimizer)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def step() -> None:
         model.begin_update(1)
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=precision == "bfloat16"):
             loss = model(inputs)
         loss.total.backward()
         scale_gradients(parameters, loss.count, config.optimizer.clip)
@@ -96,7 +98,7 @@ def assembled(name: str) -> Job:
     """Return a step of the same version 1 model made of transformers' classes."""
     torch.manual_seed(0)
     setup, config = base_model(name, 1)
-    model = Assembled(setup, config)
+    model = Assembled(setup, config, DEVICE)
     inputs = batch(setup, 1)
     step = model.stepper(inputs)
     return Job("transformers' classes, float32", step, counted(step))
@@ -111,7 +113,7 @@ def counted(step: Callable[[], None]) -> float:
 
 def matrix_rate(dtype: torch.dtype) -> float:
     """Return the operations per second of a 2048-cube matrix product, best of 5."""
-    x = torch.randn(2048, 2048).to(dtype)
+    x = torch.randn(2048, 2048, device=DEVICE, dtype=dtype)
     return max(2 * 2048**3 / timed(lambda: x @ x) for _ in range(5))
 
 
@@ -119,6 +121,8 @@ def timed(step: Callable[[], None]) -> float:
     """Return the seconds that one call takes."""
     began = time.perf_counter()
     step()
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
     return time.perf_counter() - began
 
 
@@ -126,7 +130,7 @@ def main(*names: str) -> None:
     """Measure and print."""
     rates = {name: matrix_rate(getattr(torch, name)) for name in ("float32", "bfloat16")}
     shown = ", ".join(f"{name} {rate / 1e12:.2f} TFLOP/s" for name, rate in rates.items())
-    print(f"{torch.get_num_threads()} threads; matrix products: {shown}")
+    print(f"{DEVICE.type}, {torch.get_num_threads()} threads; matrix products: {shown}")
     for name in names or ("speech", "vision", "text"):
         jobs = [ours(name, version, precision) for version in (1, 2) for precision in rates]
         jobs.insert(0, assembled(name))

@@ -1,6 +1,6 @@
 """Supervised training of an encoder and a head on labelled rows: from pretrained weights or from scratch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from d2v_core.config import require
+from d2v_core.config import build, require
 from d2v_core.data import masks
+from d2v_core.data.mixing import MixConfig, mix
 from d2v_core.data.order import Batch, Place, follow, key
 from d2v_core.data.table import Row, Table
 from d2v_core.errors import UserError
@@ -20,6 +21,7 @@ from d2v_core.training.optimizer import OptimizerConfig
 from d2v_core.training.resume import fit_resumably
 
 ROWS_AT_ONCE = 32
+MIXING = 1  # the last part of the keys of blended batches
 Labels = Callable[[Sequence[Row]], Tensor]
 
 
@@ -51,12 +53,14 @@ class FinetuneConfig:
     """The block ``train`` of a task.
 
     ``batch`` is the budget of one batch in the modality's unit; ``per_class`` labels are used (0: all of them).
-    ``frozen`` names parts of the encoder that never learn; ``hide_tokens`` and ``hide_channels`` hide spans from it.
+    ``augment`` changes the modality's own block ``augment``: {} leaves it as it is, null augments nothing; ``mix``
+    blends the images of a batch. ``frozen`` names parts of the encoder that never learn; ``hide_tokens`` and
+    ``hide_channels`` hide spans from it. ``block_bias`` gives every block a copy of the bias that all share (3.2).
     """
 
     batch: float
     per_class: int
-    augment: bool
+    augment: Mapping | None
     seeds: tuple[int, ...]
     head: HeadConfig
     regularise: RegulariseConfig | None
@@ -65,17 +69,34 @@ class FinetuneConfig:
     hide_channels: HideConfig | None
     optimizer: OptimizerConfig
     loop: LoopConfig
+    mix: MixConfig | None = None
+    block_bias: bool = False
 
     def __post_init__(self) -> None:
         require(self.batch > 0, f"batch must be positive, not {self.batch}.")
         require(len(self.seeds) > 0, "seeds must hold at least one number.")
         require(self.per_class >= 0, f"per_class must not be negative, but is {self.per_class}.")
+        classes = self.head.kind not in ("ctc", "score")
+        require(classes or not self.mix, f"mix needs a head of classes; set it to null for {self.head.kind!r}.")
 
 
 def finetuned_setup(setup: Setup, config: FinetuneConfig) -> Setup:
-    """Return the setup of the encoder under a head: its own regularisation, and no final norm before a pooled one."""
+    """Return the setup of the encoder under a head: its own regularisation and augmentation.
+
+    It has no final norm before a pooled one. Raises UserError when what it changes is not in the modality.
+    """
     trunk = replace(setup.trunk, **asdict(config.regularise)) if config.regularise else setup.trunk
-    return replace(setup, trunk=replace(trunk, final_norm=trunk.final_norm and config.head.kind != "mean"))
+    trunk = replace(trunk, final_norm=trunk.final_norm and config.head.kind != "mean")
+    blocks = dict(vars(setup.config))
+    if config.augment:
+        if "augment" not in blocks:
+            raise UserError(f"{setup.name} has no block model.augment to change; set train.augment to null or {{}}.")
+        blocks["augment"] = {**asdict(blocks["augment"]), **config.augment}
+    if config.block_bias:
+        if getattr(blocks["local"], "bias", "none") == "none":
+            raise UserError(f"{setup.name} has no bias in model.local to copy; set train.block_bias to false.")
+        blocks["local"] = replace(blocks["local"], bias="block")
+    return replace(setup, trunk=trunk, config=build(type(setup.config), blocks, f"{setup.name}: train"))
 
 
 def finetune(
@@ -92,7 +113,7 @@ def finetune(
 
     Resume state is kept in the folder ``state``.
     """
-    rows = labelled_rows(table, config, seed)
+    setup, rows = finetuned_setup(setup, config), labelled_rows(table, config, seed)
     for name, parameter in model.encoder.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and not name.startswith(config.frozen))
 
@@ -100,13 +121,18 @@ def finetune(
         numbers = rows[batch.rows]
         chosen = [table[row] for row in numbers]
         rngs = [key(seed, batch.epoch, int(row)) for row in numbers]
-        inputs = setup.modality.batch(chosen, rngs if config.augment else None, setup.config)
-        return inputs | hide(setup, config, inputs, rngs) | {"labels": labels(chosen)}
+        inputs = setup.modality.batch(chosen, None if config.augment is None else rngs, setup.config)
+        inputs = inputs | hide(setup, config, inputs, rngs) | {"labels": labels(chosen)}
+        return inputs if config.mix is None else inputs | blend(inputs, key(seed, batch.epoch, batch.position, MIXING))
 
     lengths = setup.modality.lengths(table, setup.config)[rows]
 
     def order(start: Place) -> Iterator[tuple[Batch, Place]]:
         return follow(lengths, config.batch, seed, start)
+
+    def blend(inputs: dict[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
+        images, targets = mix(inputs["inputs"], inputs["labels"], len(table.classes), rng, config.mix)
+        return {"inputs": images, "labels": targets}
 
     return fit_resumably(model, make, order, config.loop, config.optimizer, seed, state, stop=stop)
 
@@ -135,6 +161,8 @@ def labelled_rows(table: Table, config: FinetuneConfig, seed: int) -> np.ndarray
     """Return the numbers of the rows to learn from: all labelled ones, or ``per_class`` keyed ones of each class."""
     if config.head.kind == "ctc":
         rows = np.flatnonzero([bool(text) for text in table.column("text")])
+    elif config.head.kind == "score":
+        rows = np.flatnonzero([score is not None for score in table.column("score")])
     else:
         found = np.array([-1 if label is None else label for label in table.column("label")])
         shuffled = key(seed, 0).permutation(len(found))

@@ -26,6 +26,17 @@ BLOCKS = {  # what every block of these groups may hold
     },
     "joint": {"members": list, "trunk": Mapping, "optimizer": Mapping, "loop": Mapping},
     "labelled": {"modality": str, "corpus": Mapping},
+    "language": {"modality": str, "table": str, "unit": str, "order": int, "text": str},
+    "decoding": {
+        "task": str,
+        "language_model": str,
+        "unit": str,
+        "unknown_score": object,
+        "beam": Mapping,
+        "tune": Mapping,
+        "worst": int,
+        "resamples": int,
+    },
     "tasks": {"modality": str, "table": str, "pretrained": str, "train": Mapping, "probe": Mapping},
 }
 
@@ -61,7 +72,8 @@ def check(values: Mapping, path: Path) -> None:
             check_keys(mapping(block, where), kinds, where)
             for key, value in block.items():
                 inner = f"{where}.{key}"
-                mapping(value, inner) if kinds[key] is Mapping else convert(kinds[key], value, inner)
+                if kinds[key] is not object:
+                    mapping(value, inner) if kinds[key] is Mapping else convert(kinds[key], value, inner)
 
 
 def mapping(value: object, where: str) -> Mapping:

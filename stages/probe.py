@@ -1,6 +1,7 @@
 """Stage ``probe``: how much a frozen encoder knows, pretrained beside random weights of the same shape.
 
-Classification: logistic regression and nearest neighbours on mean-pooled features. Transcription: a linear CTC head.
+Classification: logistic regression and nearest neighbours on mean-pooled features. Transcripts and numbers: the task's
+own head.
 """
 
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ class ProbeConfig:
     """The block ``probe`` of a task.
 
     ``seeds`` draw the random encoders and the few labels; ``per_class`` is how many few are; ``neighbours`` and the
-    inverse ``penalties`` to choose from on the valid split are for classes, ``updates`` and ``rate`` for transcripts.
+    inverse ``penalties`` to choose from on the valid split are for classes, ``updates`` and ``rate`` for other answers.
     """
 
     seeds: tuple[int, ...]
@@ -46,7 +47,7 @@ def main(name: str) -> None:
     """Probe task ``name`` and write its metrics."""
     task = read_frozen_task(name)
     config = params.read(ProbeConfig, f"tasks.{name}.probe")
-    probe = probe_letters if task.transcribes else probe_classes
+    probe = probe_head if task.transcribes or task.measures else probe_classes
     metrics = {
         origin: {split: tasks.spread_over_seeds([result[split] for result in results]) for split in ("valid", "test")}
         for origin in ("pretrained", "random")
@@ -64,8 +65,8 @@ def read_frozen_task(name: str) -> Task:
     return replace(task, train=replace(task.train, regularise=None, hide_tokens=None, hide_channels=None))
 
 
-def probe_letters(task: Task, config: ProbeConfig, origin: str, seed: int) -> dict[str, dict[str, float]]:
-    """Return the error rates of a linear CTC head over a frozen encoder, per split."""
+def probe_head(task: Task, config: ProbeConfig, origin: str, seed: int) -> dict[str, dict[str, float]]:
+    """Return the scores of the task's own head, trained over a frozen encoder, per split."""
     torch.manual_seed(seed)
     task = tasks.starting_from(task, origin)
     model = tasks.first_model(task, origin, replace(task.train.head, freeze=config.updates))

@@ -1,6 +1,6 @@
 """What a task is: a modality, a table with labels, how its head learns, and how its answers are scored."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from d2v_core.model.supervised import HeadConfig, Supervised
 from d2v_core.run import read_config, read_weights
 from d2v_core.setup import Setup, make_setup
 from stages import params, training
-from stages.metrics import classification_scores, transcription_scores
+from stages.metrics import BEST, classification_scores, regression_scores, transcription_scores
 from stages.paths import MODELS, TABLES
 from stages.symbols import read_symbols
 
@@ -45,36 +45,53 @@ class Task:
         """Whether the answer is a transcript and not a class."""
         return self.train.head.kind == "ctc"
 
+    @property
+    def measures(self) -> bool:
+        """Whether the answer is a number and not a class."""
+        return self.train.head.kind == "score"
+
     def table(self, split: str) -> Table:
         """Return one split of the task's table."""
         return Table(self.folder, split, self.setup.modality.columns)
 
     def labels(self, rows: Sequence[Row]) -> Tensor:
-        """Return the labels of rows: classes [B], or letters [B, L] padded with -1."""
+        """Return the labels of rows: classes or numbers [B], or letters [B, L] padded with -1."""
         if self.transcribes:
             return ctc.pad([ctc.encode(row["text"], self.symbols) for row in rows])
-        return torch.tensor([row["label"] for row in rows])
+        return torch.tensor([row["score" if self.measures else "label"] for row in rows])
 
     def truths(self, table: Table) -> list[str]:
         """Return what the right answers are, as words, for every row."""
         if self.transcribes:
             return [text or "" for text in table.column("text")]
+        if self.measures:
+            return ["" if score is None else f"{score:.6g}" for score in table.column("score")]
         return ["" if label is None else self.symbols[label] for label in table.column("label")]
 
     def answers(self, model: Supervised, table: Table) -> list[str]:
         """Return what ``model`` answers for every row, as words."""
+        return [best[0] for best in self.ranked(model, table)]
+
+    def ranked(self, model: Supervised, table: Table) -> list[list[str]]:
+        """Return, for every row, the answer of ``model`` as words; of more than five classes the five best in order."""
         logits = predict(self.setup, model, table, training.pick_device())
         if self.transcribes:
-            return [ctc.greedy(values, self.symbols) for values in logits]
-        return [self.symbols[int(values.argmax())] for values in logits]
+            return [[ctc.greedy(values, self.symbols)] for values in logits]
+        if self.measures:
+            return [[f"{float(values):.6g}"] for values in logits]
+        count = BEST if len(self.symbols) > BEST else 1
+        orders = (values.argsort(descending=True, stable=True)[:count].tolist() for values in logits)
+        return [[self.symbols[number] for number in order] for order in orders]
 
     def scores(self, truths: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
         """Return the task's metrics in percent, over the rows that have a right answer."""
         pairs = [(truth, answer) for truth, answer in zip(truths, answers, strict=True) if truth]
         if not pairs:
             raise UserError(f"{self.folder} has no labels to evaluate task {self.name!r} on.")
-        score: Callable = transcription_scores if self.transcribes else classification_scores
-        return score(*zip(*pairs, strict=True))
+        right, given = zip(*pairs, strict=True)
+        if self.transcribes:
+            return transcription_scores(right, given)
+        return regression_scores(right, given) if self.measures else classification_scores(right, given, self.symbols)
 
     def model(self, head: HeadConfig | None = None) -> Supervised:
         """Return a new model for the task with random weights."""
@@ -91,6 +108,10 @@ def read_task(name: str) -> Task:
     folder = TABLES / table
     if train.head.kind == "ctc":
         symbols = read_symbols(modality)
+    elif train.head.kind == "score":
+        if "score" not in setup.modality.columns.names:
+            raise UserError(f"{where}.train.head.kind is 'score', but tables of {modality} have no scores.")
+        symbols = ["score"]
     else:
         symbols = Table(folder, "train", setup.modality.columns).classes
     if not symbols:
@@ -113,7 +134,8 @@ def of_run(task: Task, folder: Path) -> Task:
     setup = make_setup(task.setup.name, config, str(folder / "config.json"))
     if setup.config.table != task.setup.config.table:
         raise UserError(f"{folder} reads other tables; set modalities.{setup.name}.table as in its config.json.")
-    return replace(task, setup=setup)
+    config = replace(setup.config, table=task.setup.config.table)  # equal in all that the model depends on
+    return replace(task, setup=replace(setup, config=config))
 
 
 def first_model(task: Task, origin: str, head: HeadConfig | None = None) -> Supervised:
@@ -125,8 +147,13 @@ def first_model(task: Task, origin: str, head: HeadConfig | None = None) -> Supe
 
 
 def load_pretrained(task: Task, encoder: Encoder) -> None:
-    """Fill ``encoder`` with the pretrained student's weights; a final norm that it does not have is left out."""
-    weights = read_weights(task.pretrained, "encoder.")
+    """Fill ``encoder`` with the pretrained student's weights; a final norm that it does not have is left out.
+
+    A weight that all blocks shared is copied where each has its own.
+    """
+    own, weights = encoder.state_dict(), read_weights(task.pretrained, "encoder.")
+    shared = [name for name, value in weights.items() if name in own and value.ndim < own[name].ndim]
+    weights |= {name: weights[name].expand_as(own[name]) for name in shared}
     kept = {name: value for name, value in weights.items() if not name.startswith("trunk.final_norm.")}
     encoder.load_state_dict(weights if "trunk.final_norm.weight" in encoder.state_dict() else kept)
 

@@ -4,8 +4,9 @@ or as a fixed table (reference, chapters 3 and 5).
 B samples · S side of the image in pixels · T patches · D width · H heads
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from torchvision.transforms.v2 import functional as pixels
 
 from d2v_core.config import require
 from d2v_core.data import masks
+from d2v_core.data.augment import AugmentConfig, augment, erase
 from d2v_core.data.table import Row, Table, schema
 from d2v_core.errors import Dropped
 from d2v_core.model.decoder import Decoder, DecoderConfig
@@ -29,31 +31,24 @@ unit = "images"
 
 @dataclass(frozen=True)
 class TableConfig:
-    """What goes into the table: square images of ``size`` pixels with 1 (gray) or 3 (RGB) ``channels``."""
+    """Square images of ``size`` pixels, as the model reads them, with 1 (gray) or 3 (RGB) ``channels``.
+
+    ``margin``: how many more pixels the table holds along both sides, from which views are cut. No model depends on it.
+    """
 
     size: int
     channels: int
+    margin: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         require(self.size > 0, f"size must be positive, not {self.size}.")
         require(self.channels in (1, 3), f"channels must be 1 or 3, not {self.channels}.")
+        require(self.margin >= 0, f"margin must not be negative, but is {self.margin}.")
 
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """Random resized crop (least share of the area, least aspect ratio), turn in degrees, flip, colour jitter."""
-
-    area: float
-    aspect: float
-    turn: float
-    flip: bool
-    jitter: float
-    mean: tuple[float, ...]  # per channel, of pixels in [0, 1]
-    std: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        require(0 < self.area <= 1, f"area must be in (0, 1], not {self.area}.")
-        require(0 < self.aspect <= 1, f"aspect must be in (0, 1], not {self.aspect}.")
+    @property
+    def stored(self) -> int:
+        """The side of an image in the table, in pixels."""
+        return self.size + self.margin
 
 
 @dataclass(frozen=True)
@@ -126,9 +121,9 @@ def rows(decoded: Tensor, table: TableConfig) -> list[Row]:
         raise Dropped("empty", "no pixels")
     if channels != table.channels:
         decoded = pixels.rgb_to_grayscale(decoded) if table.channels == 1 else decoded.expand(3, -1, -1)
-    if min(height, width) != table.size:
-        decoded = pixels.resize(decoded, [table.size], InterpolationMode.BICUBIC, max_size=None, antialias=True)
-    image = pixels.center_crop(decoded, [table.size, table.size])
+    if min(height, width) != table.stored:
+        decoded = pixels.resize(decoded, [table.stored], InterpolationMode.BICUBIC, max_size=None, antialias=True)
+    image = pixels.center_crop(decoded, [table.stored, table.stored])
     return [{"image": image.contiguous().numpy().ravel()}]
 
 
@@ -148,35 +143,26 @@ def trainable(lengths: np.ndarray, config: Config) -> np.ndarray:
 
 
 def batch(rows: Sequence[Row], rngs: Sequence[np.random.Generator] | None, config: Config) -> dict[str, Tensor]:
-    """Return ``inputs`` [B, channels, S, S] float32, normalised; augmented when generators are given."""
-    shape = (config.table.channels, config.table.size, config.table.size)
-    images = [torch.from_numpy(row["image"].reshape(shape).copy()) for row in rows]
-    if rngs is not None:
-        images = [augment(image, rng, config.augment) for image, rng in zip(images, rngs, strict=True)]
-    stacked = torch.stack(images).float() / 255
-    return {"inputs": pixels.normalize(stacked, list(config.augment.mean), list(config.augment.std))}
+    """Return ``inputs`` [B, channels, S, S] float32, normalised; augmented when generators are given.
+
+    The middle of every image is taken whole where there are none (reference 3.6, 6.3).
+    """
+    images, side = [stored(row, config.table.channels) for row in rows], config.table.size
+    if rngs is None:
+        views = [pixels.center_crop(image, [side, side]) for image in images]
+    else:
+        views = [augment(image, rng, config.augment, side) for image, rng in zip(images, rngs, strict=True)]
+    inputs = torch.stack(views).float() / 255
+    inputs = pixels.normalize(inputs, list(config.augment.mean), list(config.augment.std))
+    if rngs is not None and config.augment.erase:
+        inputs = torch.stack([erase(x, rng, config.augment.erase) for x, rng in zip(inputs, rngs, strict=True)])
+    return {"inputs": inputs}
 
 
-def augment(image: Tensor, rng: np.random.Generator, config: AugmentConfig) -> Tensor:
-    """Return a random view [channels, S, S] uint8 of an image: jitter, flip, turn, resized crop (reference 3.6)."""
-    size = image.shape[-1]
-    if config.jitter:
-        low, high = max(0.0, 1 - config.jitter), 1 + config.jitter
-        image = pixels.adjust_brightness(image, rng.uniform(low, high))
-        image = pixels.adjust_contrast(image, rng.uniform(low, high))
-        image = pixels.adjust_saturation(image, rng.uniform(low, high)) if len(image) == 3 else image
-    if config.flip and rng.random() < 0.5:
-        image = pixels.horizontal_flip(image)
-    if config.turn:
-        image = pixels.rotate(image, rng.uniform(-config.turn, config.turn), InterpolationMode.BILINEAR)
-    if config.area == 1:
-        return image
-    area = rng.uniform(config.area, 1) * size * size
-    aspect = np.exp(rng.uniform(np.log(config.aspect), -np.log(config.aspect)))
-    height = int(np.clip(round(float(np.sqrt(area / aspect))), 1, size))
-    width = int(np.clip(round(float(np.sqrt(area * aspect))), 1, size))
-    top, left = int(rng.integers(size - height + 1)), int(rng.integers(size - width + 1))
-    return pixels.resized_crop(image, top, left, height, width, [size, size], InterpolationMode.BICUBIC, antialias=True)
+def stored(row: Row, channels: int) -> Tensor:
+    """Return the image [channels, N, N] uint8 of a row; N is the table's size and margin, whatever the model's were."""
+    side = math.isqrt(len(row["image"]) // channels)
+    return torch.from_numpy(row["image"].reshape(channels, side, side).copy())
 
 
 def mask(rngs: Sequence[np.random.Generator], inputs: dict[str, Tensor], config: Config) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""An encoder with a head on labels: classification of a whole sample, or letters over time by CTC.
+"""An encoder with a head on labels: a class or a number for a whole sample, or letters over time by CTC.
 
 B samples · T tokens · D width · C classes or letters (reference 6.1, 6.3, 6.4)
 """
@@ -22,17 +22,20 @@ class HeadConfig:
     """The block ``head`` of a task.
 
     ``mean``: mean over tokens → LayerNorm → Linear (images); ``class``: class token → Linear (images); ``first``: first
-    token → dense, tanh → Linear (text); ``ctc``: a Linear at every token (speech). ``freeze`` updates pass before the
-    encoder learns too.
+    token → dense, tanh → Linear (text); ``score``: the same with one number as answer, learnt by squared error (text);
+    ``ctc``: a Linear at every token (speech). ``freeze`` updates pass before the encoder learns too. ``init_std`` is
+    the first spread of the weights before the logits, whose bias is then zero (6.3); null: PyTorch's own.
     """
 
-    kind: Literal["mean", "class", "first", "ctc"]
+    kind: Literal["mean", "class", "first", "score", "ctc"]
     freeze: int
     smoothing: float
+    init_std: float | None = None
 
     def __post_init__(self) -> None:
         require(self.freeze >= 0, f"freeze must not be negative, but is {self.freeze}.")
         require(0 <= self.smoothing < 1, f"smoothing must be in [0, 1), not {self.smoothing}.")
+        require(self.init_std is None or self.init_std > 0, f"init_std must be positive, not {self.init_std}.")
 
 
 def pool(x: Tensor, padding: Tensor | None) -> Tensor:
@@ -47,7 +50,7 @@ def head_layers(kind: str, width: int, classes: int) -> nn.Module:
     """Return the layers between the encoder and the logits."""
     if kind == "mean":
         return nn.Sequential(nn.LayerNorm(width, eps=1e-6), nn.Linear(width, classes))
-    if kind == "first":
+    if kind in ("first", "score"):
         return nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, classes))
     if kind == "class":
         return nn.Linear(width, classes)
@@ -64,6 +67,10 @@ class Supervised(nn.Module):
         super().__init__()
         self.encoder, self.config = encoder, config
         self.head = head_layers(config.kind, width, classes)
+        if config.init_std is not None:
+            last = self.head[-1] if isinstance(self.head, nn.Sequential) else self.head
+            nn.init.trunc_normal_(last.weight, std=config.init_std)
+            nn.init.zeros_(last.bias)
         self.frozen = False
 
     def begin_update(self, update: int) -> None:
@@ -83,11 +90,16 @@ class Supervised(nn.Module):
         return self.head(summary).float(), encoded.padding
 
     def forward(self, inputs: Inputs) -> Loss:
-        """Return the loss summed over samples; ``inputs["labels"]`` is [B], or for CTC [B, L] padded with -1."""
+        """Return the loss summed over samples; ``inputs["labels"]`` is [B], or for CTC [B, L] padded with -1.
+
+        Labels are int64, those of the head ``score`` float32, and soft targets [B, C] float32.
+        """
         logits, padding = self.logits(inputs)
         labels = inputs["labels"]
         if self.config.kind == "ctc":
             total = ctc_loss(logits, padding, labels)
+        elif self.config.kind == "score":
+            total = F.mse_loss(logits.squeeze(1), labels, reduction="sum")
         else:
             total = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.config.smoothing)
         return Loss(total, total.new_full((), len(labels)), len(labels))

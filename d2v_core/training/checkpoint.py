@@ -52,6 +52,7 @@ def room_for(content: Mapping, folder: Path) -> Iterator[None]:
     needed = sum(tensor.nbytes for tensor in tensors(content))
     size = f"a checkpoint of {needed / 2**20:.0f} MiB"
     said = f"{folder} has no room for {size}; free some, or set D2V_STATE to another disk."
+    folder.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(folder).free < needed:
         raise UserError(said)
     try:

@@ -18,7 +18,7 @@ from stages.report.parsing import Curves, Reader
 from stages.report.verdicts import Comparison
 
 KNOWN_METRICS = ("counts.json", "pretrain.json", "evaluate.json", "probe.json")
-KNOWN_PLOTS = ("pretrain.csv", "answers.csv")
+KNOWN_PLOTS = ("pretrain.csv", "answers.csv", "classes.csv")
 ORIGINS = ("pretrained", "scratch")  # the first ones drawn
 PARAMETERS = ("modalities", "tasks", "labelled")
 
@@ -133,7 +133,8 @@ def read_task(name: str, settings: Mapping, reader: Reader) -> Task:
     paths.sort(key=lambda path: (ORIGINS.index(path.stem) if path.stem in ORIGINS else len(ORIGINS), path.stem))
     curves = {path.stem: reader.read(parsing.curves, path) for path in paths}
     rows = reader.read(parsing.answers, PLOTS / name / "answers.csv")
-    answers = summarize(rows, any("error_rate" in one.metric for one in tuned)) if rows else None
+    exemplary = any("error_rate" in one.metric or one.metric == "pearson" for one in tuned)
+    answers = summarize(rows, exemplary) if rows else None
     return Task(name, settings, tuned, probed, {origin: found for origin, found in curves.items() if found}, answers)
 
 

@@ -16,7 +16,12 @@ MEANINGS = {
     "linear_few": "logistic regression on a few labels per class (probe.per_class in params.yaml)",
     "linear_all": "logistic regression on all labels",
     "neighbours": "vote of the nearest neighbours among all labels",
+    "top5": "the right class among the five likeliest",
     "macro_f1": "F1 averaged over the classes",
+    "f1": "F1 of the second of two classes",
+    "matthews": "Matthews correlation of two classes",
+    "pearson": "Pearson's correlation of numbers",
+    "spearman": "Spearman's correlation of numbers",
 }
 
 

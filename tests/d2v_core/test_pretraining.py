@@ -77,8 +77,8 @@ def test_a_table_with_only_short_rows_is_refused(tmp_path):
         run(setup, config, table, tmp_path / "state")
 
 
-def test_columns_of_a_modality_are_lists_and_labels():
+def test_columns_of_a_modality_are_labels_and_a_list():
     for name in MODALITIES:
         setup, _ = small_setup(name)
         assert setup.modality.columns.names[:3] == ["id", "label", "text"]
-        assert all(pa.types.is_list(field.type) for field in list(setup.modality.columns)[3:])
+        assert pa.types.is_list(setup.modality.columns[3].type)

@@ -115,8 +115,8 @@ CASES = {
     "a layout that is not known": (
         changed(modalities__vision__corpus__layout="folders"),
         ["prepare vision"],
-        "error: params.yaml: modalities.vision.corpus.layout must be one of 'librispeech', 'imagefolder', 'text', "
-        "'tsv', 'arrays', not 'folders'.",
+        "error: params.yaml: modalities.vision.corpus.layout must be one of 'auto', 'librispeech', 'common_voice', "
+        "'labelfolders', 'imagefolder', 'text', 'tsv', 'glue', 'manifest', 'parquet', 'arrays', not 'folders'.",
     ),
     "a vocabulary in words": (
         changed(modalities__text__table__vocabulary="large"),

@@ -8,7 +8,7 @@ import torch
 
 import d2v_core
 from d2v_core.interop import fairseq_speech, fairseq_vision
-from d2v_core.interop.huggingface_names import to_theirs
+from d2v_core.interop.names import to_theirs
 from d2v_core.model.supervised import head_layers
 from d2v_core.run import read_config, read_weights
 from d2v_core.setup import make_setup

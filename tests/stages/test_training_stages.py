@@ -52,7 +52,8 @@ def test_a_modality_goes_from_its_table_to_scores(project, task, version):
     assert answers.columns == ["origin", "seed", "id", "actual", "predicted"]
     for origin in ("pretrained", "scratch"):
         assert answers.filter(pl.col("origin") == origin)["id"].to_list() == truth["id"].to_list()
-    metrics = {"transcribe": ["word_error_rate", "letter_error_rate"]}.get(task, ["accuracy", "macro_f1"])
+    binary = ["f1", "matthews"] if task == "topics" else []
+    metrics = {"transcribe": ["word_error_rate", "letter_error_rate"]}.get(task, ["accuracy", "macro_f1", *binary])
     probed = {"transcribe": metrics}.get(task, ["linear_few", "linear_all", "neighbours"])
     for path, origins, names in (
         (f"metrics/{task}/evaluate.json", ["pretrained", "scratch"], metrics),

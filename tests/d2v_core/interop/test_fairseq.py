@@ -14,7 +14,7 @@ from torch import Tensor
 from d2v_core.errors import UserError
 from d2v_core.interop import fairseq_speech, fairseq_text, fairseq_v2, fairseq_vision
 from d2v_core.interop.fairseq import make_run, read_file
-from d2v_core.interop.huggingface_names import to_theirs
+from d2v_core.interop.names import to_theirs
 from d2v_core.modalities.vision import sincos
 from d2v_core.model.decoder import DecoderConfig
 from d2v_core.model.encoder import Encoder

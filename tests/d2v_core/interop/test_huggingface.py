@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from d2v_core.errors import UserError
 from d2v_core.interop import huggingface_v2
 from d2v_core.interop.huggingface import FORMATS, check_expressible, form_for, read_folder, write_folder
-from d2v_core.interop.huggingface_names import class_names
+from d2v_core.interop.names import class_names
 from d2v_core.model.supervised import HeadConfig, Supervised, ctc_loss
 from d2v_core.setup import make_setup
 from tests.d2v_core.blocks import rows, small_block

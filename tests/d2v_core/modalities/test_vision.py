@@ -22,6 +22,16 @@ def test_any_image_becomes_a_square_of_the_tables_size(shape):
         assert row["image"].dtype == np.uint8
 
 
+@pytest.mark.parametrize("shape", [(1, 10, 10), (3, 30, 12), (1, 1, 1)])
+def test_a_margin_is_stored_and_the_middle_is_what_the_model_reads(shape):
+    image = torch.randint(0, 255, shape, dtype=torch.uint8)
+    (row,) = vision.rows(image, vision.TableConfig(8, 1, 2))
+    assert row["image"].shape == (100,)
+    inputs = vision.batch([row], None, SETUP.config)["inputs"]
+    pixels = inputs * SETUP.config.augment.std[0] + SETUP.config.augment.mean[0]
+    np.testing.assert_allclose(255 * pixels[0, 0], row["image"].reshape(10, 10)[1:9, 1:9], atol=1e-3)
+
+
 def test_views_are_keyed_and_whole_images_are_left_alone():
     member = rows("vision", 1)
     views = [vision.batch(member, [key(0, epoch)], SETUP.config)["inputs"] for epoch in (0, 0, 1)]
@@ -35,7 +45,7 @@ def test_views_are_keyed_and_whole_images_are_left_alone():
 def test_the_published_augmentation_keeps_the_size():
     config = vision.AugmentConfig(0.08, 0.75, 0.0, True, 0.4, (0.5,) * 3, (0.5,) * 3)
     image = torch.randint(0, 255, (3, 32, 32), dtype=torch.uint8)
-    views = [vision.augment(image, key(number), config) for number in range(20)]
+    views = [vision.augment(image, key(number), config, 32) for number in range(20)]
     assert {tuple(view.shape) for view in views} == {(3, 32, 32)}
     assert not all(torch.equal(views[0], view) for view in views)
 

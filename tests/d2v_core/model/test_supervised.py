@@ -27,6 +27,20 @@ def test_a_transcript_longer_than_its_audio_costs_nothing_instead_of_infinity():
     assert ctc_loss(torch.randn(1, 2, 5), None, torch.tensor([[1, 2, 3, 4]])) == 0
 
 
+@pytest.mark.parametrize("kind", ["mean", "class", "first"])
+def test_the_last_weights_start_with_the_spread_they_are_told(kind):
+    setup, _ = small_setup("vision")
+    for spread in (0.02, 2e-5):
+        torch.manual_seed(0)
+        model = Supervised(setup.encoder(), HeadConfig(kind, 0, 0.0, spread), 16, 1000)
+        last = model.head if kind == "class" else model.head[-1]
+        assert float(last.weight.detach().std()) == pytest.approx(spread, rel=0.02)
+        assert float(last.weight.detach().abs().max()) < 6 * spread
+        assert not last.bias.any()
+    own = Supervised(setup.encoder(), HeadConfig("class", 0, 0.0), 16, 1000).head
+    assert float(own.weight.detach().std()) > 0.1
+
+
 @pytest.mark.parametrize(("name", "kind"), [("vision", "mean"), ("text", "first"), ("speech", "ctc")])
 def test_the_encoder_rests_while_it_is_frozen_and_learns_afterwards(name, kind):
     setup, _ = small_setup(name)

@@ -1,0 +1,69 @@
+"""MixUp and CutMix: a batch of images blended with itself in reverse order, and its labels with them (reference 6.3).
+
+B samples · C classes · S side of the image in pixels
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from d2v_core.config import require
+from d2v_core.errors import UserError
+
+
+@dataclass(frozen=True)
+class MixConfig:
+    """How often batches are blended (``probability``), and how.
+
+    ``mixup`` and ``cutmix`` are the parameters of the symmetric beta distributions of the first image's share, 0 where
+    that way is not taken; ``switch`` is the share of CutMix where both are.
+    """
+
+    mixup: float
+    cutmix: float
+    probability: float
+    switch: float
+
+    def __post_init__(self) -> None:
+        require(self.mixup >= 0, f"mixup must not be negative, but is {self.mixup}.")
+        require(self.cutmix >= 0, f"cutmix must not be negative, but is {self.cutmix}.")
+        require(self.mixup + self.cutmix > 0, "mixup and cutmix are both 0; set mix to null.")
+        require(0 <= self.probability <= 1, f"probability must be in [0, 1], not {self.probability}.")
+        require(0 <= self.switch <= 1, f"switch must be in [0, 1], not {self.switch}.")
+
+
+def mix(
+    images: Tensor, labels: Tensor, classes: int, rng: np.random.Generator, config: MixConfig
+) -> tuple[Tensor, Tensor]:
+    """Return a batch [B, channels, S, S] float32 blended with itself, and its soft targets [B, C] float32.
+
+    labels [B] int64. All of a batch is blended in one way and by one share. Raises UserError for what is no image.
+    """
+    if images.ndim != 4:
+        raise UserError("train.mix blends images, which this modality does not have; set it to null.")
+    targets, share = F.one_hot(labels, classes).float(), 1.0
+    if rng.random() < config.probability:
+        cutting = rng.random() < config.switch if config.mixup and config.cutmix else bool(config.cutmix)
+        parameter = config.cutmix if cutting else config.mixup
+        share = float(rng.beta(parameter, parameter))
+        if cutting:
+            images, share = cut(images, share, rng)
+        else:
+            images = share * images + (1 - share) * images.flip(0)
+    return images, share * targets + (1 - share) * targets.flip(0)
+
+
+def cut(images: Tensor, share: float, rng: np.random.Generator) -> tuple[Tensor, float]:
+    """Return a batch [B, channels, S, S] with one rectangle of its reverse in it, and the share that is left.
+
+    The rectangle has the shape of the image and an area of 1 - ``share``, less what of it is outside.
+    """
+    size = images.shape[-1]
+    length = int(size * np.sqrt(1 - share))
+    top, left = (int(rng.integers(size)) - length // 2 for _ in range(2))
+    rows, columns = (slice(max(0, start), max(0, min(size, start + length))) for start in (top, left))
+    mixed = images.clone()
+    mixed[..., rows, columns] = images.flip(0)[..., rows, columns]
+    return mixed, 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / size**2
