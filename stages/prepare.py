@@ -1,57 +1,30 @@
 """Stage ``prepare``: a raw corpus → a sharded Arrow table, with every file accounted for.
 
 An item that cannot be read or used is dropped, counted by reason and named in ``dropped.parquet``; it never ends the
-run. The shards are the same bytes for any number of workers.
+run. The shards are the same bytes for any number of workers and machines, and those that are finished are not made
+again (``stages.preparation``). How many were reused is printed: ``metrics`` are the same in every run.
 """
 
 import json
-import os
-import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from multiprocessing import get_context
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 
 from d2v_core import modalities
 from d2v_core.config import check_keys
-from d2v_core.data.files import publish, publish_folder
-from d2v_core.data.table import SPLITS, Row, write_index, write_shard
-from d2v_core.errors import Dropped, UserError
-from stages import params, readers, runner
-from stages.layouts import CorpusConfig, Record, manifest
-from stages.paths import METRICS, TABLES, VOCABULARIES
+from d2v_core.data.files import publish
+from d2v_core.data.table import SPLITS
+from stages import params, runner
+from stages.layouts import CorpusConfig, manifest
+from stages.paths import METRICS, STATE, TABLES, VOCABULARIES
+from stages.preparation import accounts, shards
+from stages.preparation.cuts import cut
+from stages.preparation.executors import PROCESSES, results
+from stages.preparation.publishing import publish_table
+from stages.preparation.shards import Task
+from stages.preparation.store import Done
 from stages.progress import track
 from stages.symbols import read_symbols
-
-SECONDS_ALONE = 3.0
-DROPPED = {"id": pl.String, "path": pl.String, "split": pl.String, "reason": pl.String, "detail": pl.String}
-
-
-@dataclass(frozen=True)
-class Shard:
-    """The work of one worker: which items go into which file, and how."""
-
-    path: Path
-    split: str
-    records: Sequence[Record]
-    modality: str
-    table: object
-    classes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Done:
-    """What became of a shard: its entry in the index, items kept, their amount in the modality's unit, and the rest."""
-
-    entry: Mapping
-    kept: int
-    amount: float
-    dropped: Sequence[dict[str, str | None]]
 
 
 def main(name: str) -> None:
@@ -60,21 +33,19 @@ def main(name: str) -> None:
     symbols = len(read_symbols(modality))
     items = manifest(corpus, params.get("seed"))
     first = items["id"].is_first_distinct()
-    duplicates = items.filter(~first).with_columns(reason=pl.lit("duplicate id"), detail=pl.lit(""))
-    classes = tuple(sorted(set(items.filter(pl.col("split") == "train")["label"].drop_nulls())))
-    with publish_folder(TABLES / name) as folder:
-        shards = plan(
-            items.filter(first), folder, corpus.rows_per_shard, modality=modality, table=table, classes=classes
-        )
-        done = run_all(shards, name)
-        dropped = duplicates.select(*DROPPED).to_dicts() + [row for result in done for row in result.dropped]
-        counts = count(items, shards, done, dropped, modality)
-        check(counts, corpus, dropped)
-        entries = {shard.path.name: result.entry for shard, result in zip(shards, done, strict=True)}
-        write_index(folder, entries, classes, symbols)
-        pl.DataFrame(dropped, schema=DROPPED).sort("id", "path").write_parquet(folder / "dropped.parquet")
+    classes = sorted(set(items.filter(pl.col("split") == "train")["label"].drop_nulls()))
+    where = place(name)
+    job = shards.begin(modality, table, VOCABULARIES / modality, where or str(STATE / "shards" / name))
+    parts = plan(items.filter(first), corpus.rows_per_shard)
+    done, dropped = make(name, job, parts, items.filter(~first), len(items), corpus, classes)
+    counts = accounts.count(items, done, dropped, modality)
+    accounts.check(counts, corpus, dropped)
+    publish_table(job.store, where or TABLES / name, done, dropped, classes, symbols)
     with publish(METRICS / name / "counts.json") as path:
         path.write_text(json.dumps(counts, indent=1) + "\n")
+    reused = sum(result.reused for _, result in done)
+    if reused:
+        print(f"{name}: {reused} of {len(done)} shards were there already")
     print(f"{name}: {counts['seen']} items seen, {counts['kept']} kept, {counts['seen'] - counts['kept']} dropped")
 
 
@@ -89,104 +60,57 @@ def read_blocks(name: str) -> tuple[str, CorpusConfig, object]:
     return modality, corpus, table
 
 
-def plan(
-    items: pl.DataFrame, folder: Path, size: int, *, modality: str, table: object, classes: tuple[str, ...]
-) -> list[Shard]:
-    """Cut every split into shards of ``size`` items, in the order of their ids."""
-    shards = []
+def place(name: str) -> str | None:
+    """Return the URL of the table ``name`` where params.yaml sends ``tables`` to one; None for ``data/tables``."""
+    tables = setting("tables", "")
+    return f"{tables.rstrip('/')}/{name}" if tables else None
+
+
+def setting(key: str, default: str) -> str:
+    """Return a value of params.yaml that need not be there."""
+    return params.get(key, str) if key in params.load() else default
+
+
+def plan(items: pl.DataFrame, size: int) -> list[tuple[str, pl.DataFrame]]:
+    """Cut every split, in the order of its ids, into shards of about ``size`` items: (split, items) each."""
+    parts = []
     for split in SPLITS:
         members = items.filter(pl.col("split") == split)
-        for number, part in enumerate(members.iter_slices(size)):
-            path = folder / f"{split}-{number:05d}.arrow"
-            shards.append(Shard(path, split, part.to_dicts(), modality, table, classes))
-    return shards
+        parts += [(split, members[part]) for part in cut(members["id"].to_list(), size)]
+    return parts
 
 
-def run_all(shards: Sequence[Shard], name: str) -> list[Done]:
-    """Write all shards and return what became of each, in order."""
-    try:
-        return list(track(results(shards), f"prepare-{name}", len(shards), unit="shards"))
-    except BrokenProcessPool:
-        raise UserError(f"a process that decodes {name} was ended; lower rows_per_shard if memory is short.") from None
+def tasks(job: shards.Job, parts: Sequence[tuple[str, pl.DataFrame]], classes: Sequence[str]) -> Iterator[Task]:
+    """Yield the task of every shard, made when it is asked for."""
+    numbers = {label: number for number, label in enumerate(classes)}
+    for split, part in parts:
+        labels = sorted(set(part["label"].drop_nulls()) & numbers.keys())
+        yield Task(job, split, part.to_dicts(), {label: numbers[label] for label in labels})
 
 
-def results(shards: Sequence[Shard]) -> Iterator[Done]:
-    """Write shards in this process, and what is left after ``SECONDS_ALONE`` in several: they take long to start."""
-    workers, began = min(len(shards), os.cpu_count() or 1), time.monotonic()
-    for number, shard in enumerate(shards):
-        if workers > 1 and time.monotonic() - began > SECONDS_ALONE:
-            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-                yield from pool.map(make_shard, shards[number:])
-            return
-        yield make_shard(shard)
+def make(
+    name: str,
+    job: shards.Job,
+    parts: Sequence[tuple[str, pl.DataFrame]],
+    duplicates: pl.DataFrame,
+    seen: int,
+    corpus: CorpusConfig,
+    classes: Sequence[str],
+) -> tuple[list[tuple[str, Done]], pl.DataFrame]:
+    """Make all shards; return split and outcome of each, and what was dropped, sorted by id.
 
-
-def make_shard(shard: Shard) -> Done:
-    """Decode a shard's items and write its file."""
-    modality = modalities.get(shard.modality)
-    rows, dropped, kept = [], [], 0
-    for record in shard.records:
-        try:
-            made = make_rows(record, shard)
-        except Dropped as error:
-            named = {name: record[name] for name in ("id", "path", "split")}
-            dropped.append(named | {"reason": error.reason, "detail": error.detail})
-            continue
-        label = shard.classes.index(record["label"]) if record["label"] is not None else None
-        rows += [row | {"id": record["id"], "label": label, "text": record["text"]} for row in made]
-        kept += 1
-    amount = sum(modality.amount(row, shard.table) for row in rows)
-    return Done(write_shard(shard.path, modality.columns, rows), kept, amount, dropped)
-
-
-def make_rows(record: Record, shard: Shard) -> list[Row]:
-    """Decode one item into its rows; whatever goes wrong inside a codec is a reason to drop it."""
-    if record["label"] is not None and record["label"] not in shard.classes:
-        raise Dropped("unknown label", f"{record['label']!r} is not among the training labels")
-    try:
-        decoded = readers.read(record, shard.table, VOCABULARIES / shard.modality)
-        return modalities.get(shard.modality).rows(decoded, shard.table)
-    except Dropped:
-        raise
-    except Exception as error:  # codecs raise anything
-        raise Dropped("unreadable", f"{type(error).__name__}: {error}") from error
-
-
-def count(
-    items: pl.DataFrame, shards: Sequence[Shard], done: Sequence[Done], dropped: Sequence[Mapping], modality: str
-) -> dict:
-    """Return the counts: items seen, kept and dropped by reason, and rows and amount per split."""
-    unit = modalities.get(modality).unit
-    splits = {}
-    for split in SPLITS:
-        results = [result for shard, result in zip(shards, done, strict=True) if shard.split == split]
-        splits[split] = {
-            "seen": int((items["split"] == split).sum()),
-            "kept": sum(result.kept for result in results),
-            "rows": sum(result.entry["rows"] for result in results),
-            unit: round(sum(result.amount for result in results), 3),
-        }
-    reasons = dict(sorted(Counter(row["reason"] for row in dropped).items()))
-    kept = sum(split["kept"] for split in splits.values())
-    return {"seen": len(items), "kept": kept, "unit": unit, "dropped": reasons, "splits": splits}
-
-
-def check(counts: Mapping, corpus: CorpusConfig, dropped: Sequence[Mapping]) -> None:
-    """Raise UserError when items are unaccounted for, too many were dropped, or nothing is left to train on."""
-    lost = counts["seen"] - counts["kept"] - sum(counts["dropped"].values())
-    if lost:
-        raise UserError(
-            f"{corpus.raw}: {lost} items are neither kept nor dropped; this is a fault of d2v, please report it."
-        )
-    example = "".join(
-        f"; for example {row['path'] or row['id']}: {row['reason']} ({row['detail']})" for row in dropped[:1]
-    )
-    if counts["splits"]["train"]["rows"] == 0:
-        raise UserError(f"{corpus.raw} left no rows in its 'train' split; dropped: {counts['dropped']}{example}.")
-    share = 1 - counts["kept"] / counts["seen"]
-    if share > corpus.max_dropped:
-        reasons = f"{counts['dropped']}, more than `max_dropped` allows{example}"
-        raise UserError(f"{corpus.raw}: {share:.0%} of the items were dropped: {reasons}.")
+    Raises UserError as soon as more is dropped than ``max_dropped`` allows.
+    """
+    twice = duplicates.with_columns(reason=pl.lit("duplicate id"), detail=pl.lit("")).select(*accounts.DROPPED)
+    done, dropped = [], twice.to_dicts()
+    remote = "://" in job.store or "://" in corpus.raw
+    made = results(tasks(job, parts, classes), len(parts), setting("executor", PROCESSES), remote)
+    for (split, _), result in zip(parts, track(made, f"prepare-{name}", len(parts), unit="shards"), strict=True):
+        done.append((split, result))
+        dropped += result.dropped
+        if len(dropped) > corpus.max_dropped * seen and len(done) < len(parts):
+            accounts.limit(pl.DataFrame(dropped, schema=accounts.DROPPED), seen, corpus)
+    return done, pl.DataFrame(dropped, schema=accounts.DROPPED).sort("id", "path")
 
 
 if __name__ == "__main__":

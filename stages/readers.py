@@ -1,7 +1,15 @@
-"""One item of a manifest → its decoded content, by the kind of file it is in."""
+"""One item of a manifest → its decoded content, by what a modality's table asks for.
 
+Memory is bounded whatever a file holds: headers are read first, audio is decoded in blocks and no further than the
+table's longest row, texts are cut into stretches.
+"""
+
+import gzip
+import io
+import math
 import re
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,39 +17,90 @@ import numpy as np
 
 from d2v_core.errors import Dropped
 from d2v_core.modalities.text import END
-from stages import tokenizer
-from stages.layouts import AUDIO, IMAGES, Record
+from stages import pictures, sources, tokenizer
+from stages.archives import unpacked
+from stages.layouts import Record
+
+BLOCK = 2**16  # samples decoded at a time
+UNKNOWN = 2**62  # samples: what libsndfile says of a stream without a length is above this
+STRETCH = 2**20  # characters of a text encoded at a time
+COMPRESSED = (".gz", ".zst")
 
 
 def read(record: Record, table: object, vocabulary: Path) -> object:
-    """Decode the item of ``record`` for a modality's ``table`` block; raises whatever the codec raises.
+    """Decode the item of ``record`` for a modality's ``table`` block; raises Dropped or whatever the codec raises.
 
     Audio gives mono samples [N] float32 at the table's rate, images [channels, height, width] uint8, text the ids of
     its pieces [tokens] int64, ``.npy`` files their array.
     """
-    if record["path"] is None:
-        return encode_sentence(record["text"], table.tokens, vocabulary)
-    path = Path(record["path"])
-    suffix = path.suffix.lower()
-    if suffix in AUDIO:
-        return read_audio(path, table.sample_rate)
-    if suffix in IMAGES:
-        return read_image(path, table.channels)
-    if suffix == ".npy":
-        return np.load(path, allow_pickle=False)
-    return encode_document(path.read_text(encoding="utf-8"), vocabulary)
+    location, errors = record["path"], record.get("encoding_errors") or "drop"
+    number(record)
+    if location is None:
+        texts = [clean(record[name], errors) for name in ("text", "pair") if record.get(name) is not None]
+        return encode_sentences(texts, table.tokens, vocabulary)
+    if sources.name_of(location).endswith(".npy"):
+        return np.load(io.BytesIO(sources.open_bytes(location)), allow_pickle=False)
+    if hasattr(table, "sample_rate"):
+        return decode_audio(location, table.sample_rate, table.max_seconds)
+    if hasattr(table, "tokens"):
+        return encode_document(read_text(location, errors), vocabulary)
+    return read_image(location, table.channels)
 
 
-def read_audio(path: Path, rate: int) -> np.ndarray:
-    """Return mono samples [N] float32 at ``rate`` Hz, in [-1, 1]."""
+def number(record: Record) -> float | None:
+    """Return the score of ``record``, None if it has none; raise Dropped when it is no finite number."""
+    if record.get("score") is None:
+        return None
+    try:
+        score = float(record["score"])
+    except ValueError:
+        score = math.nan
+    if not math.isfinite(score):
+        raise Dropped("not finite", f"score {record['score']!r} is not a number")
+    return score
+
+
+def read_audio(path: Path | str, rate: int) -> np.ndarray:
+    """Return mono samples [N] float32 at ``rate`` Hz, in [-1, 1], of the audio at a path or location."""
+    return decode_audio(str(path), rate, math.inf)
+
+
+def decode_audio(location: str, rate: int, longest: float) -> np.ndarray:
+    """Return mono samples [N] float32 at ``rate`` Hz; raise Dropped above ``longest`` seconds, and for silence."""
     import soundfile
     import soxr
 
-    with soundfile.SoundFile(path) as file:
-        samples, original = file.read(dtype="float32", always_2d=True), file.samplerate
-        if len(samples) < file.frames - original / 10 or header_promises_more(file.extra_info):
+    path = sources.local_path(location)
+    with soundfile.SoundFile(sources.open_file(location) if path is None else regular(path)) as file:
+        original, most = file.samplerate, longest * file.samplerate
+        promised = file.frames if file.frames < UNKNOWN else 0
+        if promised > 2 * most + original:  # a promise may be wrong, so it is given some room
+            raise Dropped("duration", f"its header says {promised / original:.2f} s, above {longest} s")
+        with np.errstate(all="ignore"):  # what is not finite is dropped with its row
+            samples = mono(file, most)
+        if len(samples) < promised - original / 10 or header_promises_more(file.extra_info):
             raise Dropped("cut off", f"{len(samples)} samples are left")
-    return soxr.resample(samples.mean(axis=1), original, rate, quality="HQ")
+    if len(samples) and math.isfinite(samples[0]) and samples.min() == samples.max():
+        raise Dropped("silent", "all samples are equal")
+    return soxr.resample(samples, original, rate, quality="HQ")
+
+
+def regular(path: Path) -> str:
+    """Return ``path`` for libsndfile; raise Dropped for a device or a pipe, which would be waited for."""
+    if not path.is_file():
+        raise Dropped("unreadable", "not a regular file, or not there")
+    return str(path)
+
+
+def mono(file: object, most: float) -> np.ndarray:
+    """Return the mean [N] float32 of a file's channels, decoded in blocks; raise Dropped above ``most`` samples."""
+    blocks, count = [np.zeros(0, np.float32)], 0
+    while len(block := file.read(max(1, BLOCK // file.channels), dtype="float32", always_2d=True)):
+        blocks.append(block[:, 0] if file.channels == 1 else block.mean(axis=1))
+        count += len(block)
+        if count > most + file.samplerate:
+            raise Dropped("duration", f"more than {most / file.samplerate:g} s")
+    return np.concatenate(blocks)
 
 
 def header_promises_more(log: str) -> bool:
@@ -53,18 +112,45 @@ def header_promises_more(log: str) -> bool:
     return sizes is not None and int(sizes[1]) > int(sizes[2]) + 8
 
 
-def read_image(path: Path, channels: int) -> object:
-    """Return pixels [channels, height, width] uint8, turned upright by the file's EXIF orientation.
+def read_image(path: Path | str, channels: int) -> object:
+    """Return pixels [channels, height, width] uint8 of the image at a path or location, turned upright by its EXIF.
 
-    GIF and WebP come as RGB whatever is asked for; of an animation it is the first frame.
+    GIF and WebP come as RGB whatever is asked for; of an animation it is the first frame. Raises Dropped for an image
+    that is too large to be decoded.
     """
     import torch
     from torchvision.io import ImageReadMode, decode_image
     from torchvision.transforms.v2.functional import to_dtype
 
+    data = sources.open_bytes(str(path))
+    pictures.check(data)
     mode = ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB
-    image = decode_image(str(path), mode=mode, apply_exif_orientation=True)
-    return to_dtype(image[0] if image.ndim == 4 else image, torch.uint8, scale=True)
+    encoded = torch.frombuffer(bytearray(pictures.still(data)), dtype=torch.uint8)
+    image = decode_image(encoded, mode=mode, apply_exif_orientation=True)
+    image = image[0] if image.ndim == 4 else image
+    return image if image.dtype == torch.uint8 else to_dtype(image, torch.uint8, scale=True)
+
+
+def read_text(location: str, errors: str) -> str:
+    """Return the text at a location, unpacked by its suffix; raise Dropped when it is too large or not text."""
+    data = sources.open_bytes(location)
+    if sources.name_of(location).endswith(COMPRESSED):
+        try:
+            data = unpacked(location, lambda: io.BytesIO(data)).read(sources.LARGEST + 1)
+        except (EOFError, zlib.error, gzip.BadGzipFile, OSError) as error:
+            raise Dropped("unreadable", f"cannot be unpacked ({error})") from None
+        sources.refuse_large(len(data), sources.LARGEST)
+    try:
+        return clean(data.decode("utf-8-sig", "replace" if errors == "replace" else "strict"), errors)
+    except UnicodeDecodeError as error:
+        raise Dropped("unreadable", f"not UTF-8 at byte {error.start}") from None
+
+
+def clean(text: str, errors: str) -> str:
+    """Return ``text`` without NUL characters, which mean that it is none: raise Dropped unless they are replaced."""
+    if "\0" in text and errors != "replace":
+        raise Dropped("unreadable", "NUL characters: not text")
+    return text.replace("\0", " ")
 
 
 def encode(texts: Sequence[str], vocabulary: Path) -> list[list[int]]:
@@ -101,14 +187,58 @@ def load_pieces(path: Path) -> object:
 
 def encode_document(text: str, vocabulary: Path) -> np.ndarray:
     """Return the ids [tokens] of a document's paragraphs, each closed by the end symbol."""
-    paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text) if part.strip()]
-    ids = encode(paragraphs, vocabulary)
-    return np.array([token for paragraph in ids for token in [*paragraph, END]], dtype=np.int64)
+    paragraphs = [spaced(part) for part in re.split(r"\n\s*\n", text) if part.strip()]
+    if max(map(len, paragraphs), default=0) <= STRETCH:
+        ids = encode(paragraphs, vocabulary)
+        return np.array([token for paragraph in ids for token in [*paragraph, END]], dtype=np.int64)
+    parts = [np.array(ids, np.int64) for whole in paragraphs for ids in [*in_stretches(whole, vocabulary), [END]]]
+    return np.concatenate(parts)
+
+
+def spaced(paragraph: str) -> str:
+    """Return ``paragraph`` with one space for every run of white space."""
+    return " ".join(paragraph.split()) if len(paragraph) <= STRETCH else re.sub(r"\s+", " ", paragraph).strip()
+
+
+def in_stretches(paragraph: str, vocabulary: Path) -> Iterator[list[int]]:
+    """Yield the ids of a paragraph, a stretch at a time."""
+    for part in stretches(paragraph, STRETCH):
+        yield encode([part], vocabulary)[0]
+
+
+def stretches(paragraph: str, longest: int) -> Iterator[str]:
+    """Yield a paragraph in parts of at most ``longest`` characters, cut at a space where there is one."""
+    start = 0
+    while start < len(paragraph):
+        end = start + longest
+        space = paragraph.rfind(" ", start, end) if end < len(paragraph) else -1
+        end = space if space > start else end
+        yield paragraph[start:end]
+        start = end
 
 
 def encode_sentence(text: str | None, tokens: int, vocabulary: Path) -> np.ndarray:
     """Return the ids [tokens] of one sentence, cut so that it fits a row, closed by the end symbol."""
-    (ids,) = encode([text or ""], vocabulary)
-    if not ids:
+    return encode_sentences([text or ""], tokens, vocabulary)
+
+
+def encode_sentences(texts: Sequence[str], tokens: int, vocabulary: Path) -> np.ndarray:
+    """Return the ids [tokens] of one sentence or two: ``A </s>``, ``A </s> </s> B </s>`` (reference 6.4).
+
+    They are cut so that with the begin symbol they fit a row of ``tokens``, the longest side first.
+    """
+    sides = encode(texts, vocabulary)
+    if not any(sides):
         raise Dropped("empty", "no words")
-    return np.array([*ids[: tokens - 2], END], dtype=np.int64)
+    sides = shortened(sides, max(0, tokens - 2 * len(sides)))
+    joined = [token for side in sides for token in (END, *side, END)][1:]
+    return np.array(joined, dtype=np.int64)
+
+
+def shortened(sides: Sequence[list[int]], room: int) -> list[list[int]]:
+    """Return one or two sequences cut to ``room`` ids in all: the longer one first, both when each has its half."""
+    if len(sides) == 1:
+        return [sides[0][:room]]
+    first, second = sides
+    kept = min(len(second), max(room // 2, room - len(first)))
+    return [first[: room - kept], second[:kept]]

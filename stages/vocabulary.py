@@ -15,12 +15,13 @@ import polars as pl
 
 from d2v_core.config import require
 from d2v_core.data.files import publish_folder
-from d2v_core.errors import UserError
-from stages import params, runner, tokenizer
+from d2v_core.errors import Dropped, UserError
+from stages import params, readers, runner, tokenizer
 from stages.layouts import CorpusConfig, manifest
 from stages.paths import VOCABULARIES
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "|"]  # the blank of CTC is <s>, a word ends with | (reference 6.1)
+LONGEST_PART = 2**14  # characters of a line to learn from
 LONGEST_LINE = 2**24  # bytes; sentencepiece would leave out lines above 4192, which documents without line breaks are
 
 
@@ -91,9 +92,20 @@ def train_pieces(path: Path, items: pl.DataFrame, size: int, config: VocabularyC
 
 
 def documents(items: pl.DataFrame) -> Iterator[str]:
-    """Yield the text of every item: what its file holds, or its sentence."""
-    for path, sentence in items.select("path", "text").iter_rows():
-        yield Path(path).read_text(encoding="utf-8", errors="replace") if path else sentence or ""
+    """Yield the text of every item: what its file holds, or its sentences; what cannot be read is left out."""
+    for path, *sentences in items.select("path", "text", "pair").iter_rows():
+        if not path:
+            yield broken("\n".join(sentence.replace("\0", " ") for sentence in sentences if sentence))
+            continue
+        try:
+            yield broken(readers.read_text(path, "replace"))
+        except (Dropped, OSError):  # prepare counts it
+            continue
+
+
+def broken(text: str) -> str:
+    """Return ``text`` with long lines broken up: sentencepiece would take hours over one that repeats itself."""
+    return "\n".join(part for line in text.splitlines() for part in readers.stretches(line, LONGEST_PART))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 import polars as pl
 import pytest
 
+from d2v_core.config import build
+from stages import readers
+from stages.layouts import CorpusConfig, manifest
 from tests.tiny import Project
 
 MEAN = [0.5, 0.5, 0.5]
@@ -85,3 +88,82 @@ def test_a_novel_is_read_and_sst_2_and_banking77_classified(novel, corpora):
         assert found["valid"] == pytest.approx((found["train"] + found["valid"]) * 0.1, abs=1)
         assert len(novel.json("data/tables/topics/index.json")["classes"]) == classes
         assert 0 <= train_and_score(novel, "text", "topics")["accuracy"]["mean"] <= 100
+
+
+def items(raw: object, layout: str, **changes: object) -> pl.DataFrame:
+    values = {"raw": str(raw), "layout": layout, "holdout": {"valid": 0.1, "test": 0.1}, "rows_per_shard": 100}
+    return manifest(build(CorpusConfig, values | {"max_dropped": 0.0} | changes, "corpus"), seed=0)
+
+
+def test_spoken_digits_are_read_from_their_archive(project, corpora):
+    columns = {"path": "file", "category": "digit", "part": "official_split"}
+    corpus = {"raw": str(corpora / "speech/fsdd.tar.xz"), "layout": "manifest", "holdout": {"valid": 0.2, "test": 0.0}}
+    project.set(modalities__speech__corpus={**corpus, **columns, "rows_per_shard": 1000, "max_dropped": 0.02})
+    project.set(modalities__speech__vocabulary={"kind": "none"})
+    project.done("vocabulary", "speech")
+    project.done("prepare", "speech")
+    counts = project.json("metrics/speech/counts.json")
+    assert counts["seen"] == 3000
+    assert set(counts["dropped"]) <= {"duration"}
+    assert counts["splits"]["test"]["seen"] == 300
+    assert project.json("data/tables/speech/index.json")["classes"] == [str(digit) for digit in range(10)]
+    speakers = [
+        set(pl.read_ipc(f"data/tables/speech/{s}-*.arrow")["id"].str.split("_").list[1]) for s in counts["splits"]
+    ]
+    assert not speakers[0] & speakers[1]
+
+
+def test_sixty_thousand_images_stay_in_their_archive(corpora):
+    found = items(corpora / "vision/cifar10-jpeg.tar.xz", "imagefolder")
+    assert found["split"].value_counts().sort("split")["count"].to_list() == [10000, 45000, 5000]
+    assert found["label"].n_unique() == 10
+    path = found.filter(pl.col("id") == "train/frog/0042")["path"].item()
+    assert tuple(readers.read_image(path, 3).shape) == (3, 32, 32)
+
+
+GLUE = {
+    "CoLA": (8551, 1043, ["0", "1"]),
+    "RTE": (2490, 277, None),
+    "SST-2": (67349, 872, ["0", "1"]),
+    "WNLI": (635, 71, None),
+}
+
+
+@pytest.mark.parametrize("task", GLUE)
+def test_glue_is_read_as_it_was_downloaded(corpora, task):
+    train, dev, classes = GLUE[task]
+    found = items(corpora / "text/glue" / task, "glue")
+    assert found.equals(items(corpora / "text/glue" / task, "auto"))
+    counts = dict(found["split"].value_counts().iter_rows())
+    assert counts["valid"] == dev
+    assert counts["train"] + counts["test"] == train
+    assert found["label"].null_count() == 0
+    assert classes is None or sorted(set(found["label"])) == classes
+    assert (found["pair"].null_count() == 0) == (task in ("RTE", "WNLI"))
+
+
+def test_pairs_of_rte_are_told_apart_and_cola_has_its_correlation(novel, corpora):
+    topics = novel.params["labelled"]["topics"]["corpus"] | {"layout": "glue", "holdout": {"valid": 0.1, "test": 0.05}}
+    novel.done("prepare", "text")
+    for task, metrics in (("RTE", ["accuracy", "macro_f1", "f1", "matthews"]), ("CoLA", None)):
+        novel.set(labelled__topics__corpus=topics | {"raw": str(corpora / "text/glue" / task)})
+        novel.done("prepare", "topics")
+        frame = pl.read_ipc("data/tables/topics/valid-00000.arrow")
+        joined = frame["tokens"].list.eval((pl.element() == 2) & (pl.element().shift(1) == 2)).list.sum()
+        assert (joined == 1).all() if task == "RTE" else (joined == 0).all()
+        assert frame["tokens"].list.len().max() <= 32
+        if metrics:
+            assert list(train_and_score(novel, "text", "topics")) == metrics
+
+
+@pytest.mark.parametrize(
+    ("raw", "layout", "names"),
+    [
+        ("speech/LibriSpeech", "librispeech", {}),
+        ("vision/flowers", "imagefolder", {}),
+        ("text/gutenberg", "text", {}),
+        ("text/banking77", "tsv", {"sentence": "text", "category": "category"}),
+    ],
+)
+def test_auto_finds_the_layout(corpora, raw, layout, names):
+    assert items(corpora / raw, "auto", **names).equals(items(corpora / raw, layout, **names))

@@ -147,7 +147,8 @@ def test_dvc_shows_parameters_metrics_and_plots(repository):
 
 def test_an_experiment_changes_numbers_and_runs_what_depends_on_them(repository):
     setting = "modalities.vision.pretrain"
-    changes = ["-S", f"{setting}.loop.updates=3", "-S", f"{setting}.optimizer.rate=1e-5"]
+    rate = "modalities.vision.v2.pretrain.optimizer.rate=1e-5"
+    changes = ["-S", f"{setting}.loop.updates=3", "-S", rate]
     said = run(repository, "dvc", "exp", "run", "--name", "short", *changes, "pretrain@vision")
     assert said.count("> python -m stages.") == 1
     metrics = json.loads((repository / "metrics/vision/pretrain.json").read_text())

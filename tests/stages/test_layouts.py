@@ -31,9 +31,9 @@ def home(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def write(*paths: str, text: str = "") -> None:
+def write(*paths: str, text: str = "", raw: str = "corpus") -> None:
     for path in paths:
-        file = Path("corpus") / path
+        file = Path(raw) / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
 
@@ -105,6 +105,9 @@ def test_text_and_arrays_take_files_by_suffix():
             "split": "train",
             "label": "up",
             "text": None,
+            "pair": None,
+            "score": None,
+            "encoding_errors": "drop",
         }
     }
 

@@ -16,8 +16,8 @@ from torchvision.io import write_png
 
 from d2v_core import modalities
 from d2v_core.data.table import Table
-from d2v_core.errors import UserError
 from stages import prepare, readers, vocabulary
+from stages.preparation import executors
 from tests.tiny import contents, words, write_audio, write_image
 
 TABLES = Path("data/tables")
@@ -230,7 +230,7 @@ def test_a_cut_off_image_a_foreign_file_and_an_unknown_class_are_dropped_and_nam
     row = pl.read_parquet(TABLES / "vision/dropped.parquet").filter(pl.col("id") == "train/red/half").to_dicts()[0]
     assert row["path"] == "data/raw/vision/train/red/half.png"
     assert row["split"] in ("train", "valid")
-    assert "RuntimeError" in row["detail"]
+    assert "not a whole JPEG, PNG, GIF or WebP image" in row["detail"]
     assert table("vision").classes == ["blue", "green", "red"]
 
 
@@ -316,7 +316,8 @@ def test_workers_and_the_order_of_the_folder_do_not_change_a_byte(project, monke
     assert len([name for name in before if name.startswith("tables/text/train-")]) == 2
     found = Path.rglob
     monkeypatch.setattr(Path, "rglob", lambda self, pattern: sorted(found(self, pattern), reverse=True))
-    monkeypatch.setattr(prepare, "SECONDS_ALONE", -1)
+    monkeypatch.setattr(executors, "SECONDS_ALONE", -1)
+    shutil.rmtree("state")
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     shutil.rmtree(TABLES)
     vocabulary.main("text")
@@ -324,26 +325,26 @@ def test_workers_and_the_order_of_the_folder_do_not_change_a_byte(project, monke
     assert contents(project.folder / "data") == before
 
 
-class EndsItsProcess:
-    """What ends a process that unpickles it, as the kernel does when memory is short."""
-
-    def __reduce__(self):
-        return os._exit, (9,)
-
-
-def test_a_worker_that_is_killed_is_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "SECONDS_ALONE", -1)
-    shard = prepare.Shard(tmp_path / "train-00000.arrow", "train", [], "vision", EndsItsProcess(), ())
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    with pytest.raises(UserError, match="a process that decodes vision was ended; lower rows_per_shard"):
-        prepare.run_all([shard, shard], "vision")
-
-
 def test_shards_of_any_size_hold_the_same_rows(project):
     project.prepare("vision")
     before = table("vision").column("id")
-    project.set(modalities__vision__corpus__rows_per_shard=2)
-    prepare.main("vision")
-    after = table("vision")
-    assert after.column("id") == before
-    assert len(after.shards) == len(before) // 2
+    for size in (1, 2, 5):
+        project.set(modalities__vision__corpus__rows_per_shard=size)
+        prepare.main("vision")
+        after = table("vision")
+        assert after.column("id") == before
+        assert max(1, len(before) / size / 2) <= len(after.shards) <= 2 * len(before) / size
+        for shard in sorted((TABLES / "vision").glob("train-*.arrow")):
+            assert len(pl.read_ipc(shard)) >= (size - 1) // 2
+
+
+def test_a_score_is_a_number_or_its_row_is_dropped(project):
+    project.prepare("text")
+    root = project.write("topics")
+    project.set(labelled__topics__corpus__score="closeness", labelled__topics__corpus__max_dropped=0.5)
+    lines = "sentence\tcloseness\nthe cat sat\t0.25\non a mat\tnan\na small dog\tmuch\none hill\t-3\n"
+    for name in ("train.tsv", "dev.tsv", "test.tsv"):
+        (root / name).write_text(lines)
+    project.done("prepare", "topics")
+    assert table("topics", modality="text").column("score") == [0.25, -3.0]
+    assert Counter(reasons("topics").values()) == {"not finite": 6}
