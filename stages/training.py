@@ -103,7 +103,7 @@ def follow(steps: Iterable[Step], log: "CsvLog", label: str, updates: int, place
             log.write(step.record)
             speeds.write({"update": step.update, **step.speed})
             shown.update(step.record | step.speed)
-            for warning in alarms(step.record):
+            for warning in alarms(step.record, updates):
                 print(f"warning: {label} at update {step.update}: {warning}", file=sys.stderr, flush=True)
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from d2v_core.errors import UserError
 from d2v_core.interop import fairseq_speech, fairseq_text, fairseq_v2, fairseq_vision
-from d2v_core.interop.names import Names, find, their_names
 from d2v_core.interop.layout import Layout, strip
+from d2v_core.interop.names import Names, find, their_names
 from d2v_core.interop.pickles import TorchFile, entries, is_tensor
 from d2v_core.interop.settings import Settings, walk
 from d2v_core.model.supervised import head_layers

@@ -19,8 +19,8 @@ from d2v_core.data.files import publish_folder
 from d2v_core.errors import UserError
 from d2v_core.interop import huggingface_v2
 from d2v_core.interop.huggingface_card import write_card
-from d2v_core.interop.names import fits, their_names, to_ours, to_theirs
 from d2v_core.interop.huggingface_v2 import FORMATS
+from d2v_core.interop.names import fits, their_names, to_ours, to_theirs
 from d2v_core.model.supervised import head_layers
 from d2v_core.setup import Setup, make_setup
 

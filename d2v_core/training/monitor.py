@@ -40,11 +40,12 @@ def describe(loss: Loss, model: nn.Module, ranks: Ranks = ALONE) -> dict[str, fl
     }
 
 
-def alarms(record: Mapping[str, float]) -> list[str]:
-    """Return a sentence for everything in a record that looks like a run going wrong.
+def alarms(record: Mapping[str, float], updates: int) -> list[str]:
+    """Return a sentence for everything in a record that looks like a run of ``updates`` going wrong.
 
-    The bars on spreads are the reference's (1.7), which ends a run there after 5,000 updates. Adam moves a weight by
-    about the rate: a rate near the size of the weights forgets them in a few updates, whatever the spreads say.
+    Predictions are alike at first, so they are looked at in the second half. The bars on spreads are the reference's
+    (1.7), which ends a run there after 5,000 updates. Adam moves a weight by about the rate: a rate near the size of
+    the weights forgets them in a few updates, whatever the spreads say.
     """
     said = []
     if record.get("skipped"):
@@ -54,7 +55,7 @@ def alarms(record: Mapping[str, float]) -> list[str]:
         said.append(f"an update may change weights by {change:.0%} of their mean size; lower optimizer.rate.")
     if record.get("target_spread", 1.0) < LEAST_TARGET_SPREAD:
         said.append(f"the targets hardly differ ({record['target_spread']:.3g}): the teacher may have collapsed.")
-    if record.get("prediction_spread", 1.0) < LEAST_PREDICTION_SPREAD:
+    if record.get("prediction_spread", 1.0) < LEAST_PREDICTION_SPREAD and record["update"] > updates / 2:
         said.append(f"the predictions hardly differ ({record['prediction_spread']:.3g}).")
     if record.get("position_share", 0.0) > MOST_POSITION_SHARE:
         said.append(f"position alone explains {record['position_share']:.0%} of the targets: they carry no content.")

@@ -26,6 +26,7 @@ def test_shares_find_targets_that_only_depend_on_the_sample():
 
 
 HEALTHY = {
+    "update": 60,
     "rate": 1e-3,
     "weight": 0.05,
     "skipped": 0,
@@ -44,9 +45,10 @@ ILL = {
 
 @pytest.mark.parametrize("name", ILL)
 def test_every_sign_of_illness_has_its_sentence(name):
-    assert alarms(HEALTHY) == []
+    assert alarms(HEALTHY, 100) == []
+    assert alarms(HEALTHY | {"update": 10, "prediction_spread": 0.001}, 100) == []
     value, sentence = ILL[name]
-    (said,) = alarms(HEALTHY | {name: value})
+    (said,) = alarms(HEALTHY | {name: value}, 100)
     assert said.startswith(sentence)
 
 
