@@ -1,6 +1,7 @@
 # make repro · the whole job, from raw corpora to reports/index.html
 # make test  · lint and tests
-# Both first create .venv and install the tested versions; nothing else on the machine is touched.
+# make bench · ratios against stated alternatives (some need the tables of make repro);  make ui · Prefect, watched
+# All first create .venv and install the tested versions; nothing else on the machine is touched.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: repro test lint format flow clean
+.PHONY: repro test lint format bench flow ui clean
 
 repro: $(INSTALLED)
 	@rm -f state/timings.jsonl
@@ -26,8 +27,17 @@ format: $(INSTALLED)
 	@ruff check --fix .
 	@ruff format .
 
+bench: $(INSTALLED)
+	@python -m benchmarks.steps
+	@OMP_NUM_THREADS=1 python -m benchmarks.versions digits
+	@OMP_NUM_THREADS=1 python -m benchmarks.preparation
+	@OMP_NUM_THREADS=1 python -m benchmarks.reading
+
 flow: $(INSTALLED)
 	@python -m flows.reproduce
+
+ui: $(INSTALLED)
+	@exec python -m flows.ui $(UI)
 
 clean:
 	rm -rf data models reports state .dvc/tmp .dvc/cache

@@ -4,7 +4,8 @@ A stage says what it needs with ``meta: {resource: gpu, retries: 2}`` in dvc.yam
 Everything in ``flows`` works on the current directory: the same code runs in any clone.
 """
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from graphlib import TopologicalSorter
@@ -27,6 +28,8 @@ class Stage:
     resource: str
     retries: int
     changed: bool
+    metrics: tuple[str, ...] = ()  # files
+    plots: tuple[str, ...] = ()
 
 
 def plan(targets: Iterable[str] | None = None, resources: Container[str] = ("cpu", "gpu")) -> list[Stage]:
@@ -35,20 +38,14 @@ def plan(targets: Iterable[str] | None = None, resources: Container[str] = ("cpu
     A target is a stage (``pretrain@speech``) or the name of a group of them (``pretrain``). ``changed`` says that
     the stage or one it depends on, however indirectly, differs from dvc.lock.
     """
-    if not (Path("dvc.yaml").is_file() and Path(".dvc").is_dir()):
-        raise PlanError(f"{Path.cwd()} holds no DVC pipeline; change to the folder that has dvc.yaml and .dvc in it.")
-    try:
-        with Repo(_wait_for_lock=True) as repo:
-            graph = repo.index.graph  # an edge leads from a stage to one that it depends on
-            nodes = {stage.addressing: stage for stage in graph}
-            depends_on = {
-                name: tuple(sorted(other.addressing for other in graph.successors(stage)))
-                for name, stage in nodes.items()
-            }
-            wanted = with_ancestors(select(targets, depends_on), depends_on)
-            changed = set(repo.status(targets=sorted(wanted))) if wanted else set()
-    except DvcException as error:
-        raise PlanError(f"DVC cannot read the pipeline: {error}") from error
+    with opened() as repo:
+        graph = repo.index.graph  # an edge leads from a stage to one that it depends on
+        nodes = {stage.addressing: stage for stage in graph}
+        depends_on = {
+            name: tuple(sorted(other.addressing for other in graph.successors(stage))) for name, stage in nodes.items()
+        }
+        wanted = with_ancestors(select(targets, depends_on), depends_on)
+        changed = set(repo.status(targets=sorted(wanted))) if wanted else set()
     stages = []
     for name in TopologicalSorter({name: depends_on[name] for name in depends_on if name in wanted}).static_order():
         if changed.intersection(depends_on[name]):
@@ -56,8 +53,34 @@ def plan(targets: Iterable[str] | None = None, resources: Container[str] = ("cpu
         needs = {"resource": "cpu", "retries": 0} | (nodes[name].meta or {})
         if needs["resource"] not in resources:
             raise PlanError(f"Stage {name!r} needs the resource {needs['resource']!r}; give it cpu or gpu in dvc.yaml.")
-        stages.append(Stage(name, depends_on[name], needs["resource"], needs["retries"], name in changed))
+        shown = {kind: files(nodes[name], kind) for kind in ("metric", "plot")}
+        stages.append(
+            Stage(name, depends_on[name], needs["resource"], needs["retries"], name in changed, *shown.values())
+        )
     return stages
+
+
+@contextmanager
+def opened() -> Iterator[Repo]:
+    """Open the DVC repository in the current folder; raise PlanError when there is none or DVC cannot read it."""
+    if not (Path("dvc.yaml").is_file() and Path(".dvc").is_dir()):
+        raise PlanError(f"{Path.cwd()} holds no DVC pipeline; change to the folder that has dvc.yaml and .dvc in it.")
+    try:
+        with Repo(_wait_for_lock=True) as repo:
+            yield repo
+    except DvcException as error:
+        raise PlanError(f"DVC cannot read the pipeline: {error}") from error
+
+
+def resolve(targets: Iterable[str]) -> list[str]:
+    """Return the names of the stages that ``targets`` mean, without a look at what changed."""
+    with opened() as repo:
+        return sorted(select(targets, [stage.addressing for stage in repo.index.graph]))
+
+
+def files(stage: object, kind: str) -> tuple[str, ...]:
+    """Return the outputs of one of DVC's stages that are of a ``kind``: ``metric`` or ``plot``."""
+    return tuple(str(out) for out in stage.outs if getattr(out, kind))
 
 
 def select(targets: Iterable[str] | None, names: Iterable[str]) -> set[str]:

@@ -5,26 +5,30 @@
 """
 
 import argparse
-from collections import Counter, deque
-from collections.abc import Iterable, Mapping
 
 from prefect import flow
-from prefect.artifacts import create_table_artifact
-from prefect.futures import PrefectFuture, wait
-from prefect.states import Completed, Failed, State
+from prefect.states import State
 from prefect.types import PositiveInteger
 
 from flows.command_line import run
-from flows.graph import PlanError, plan
-from flows.slots import Slots
-from flows.stage_task import run_stage
-
-LINES_SHOWN = 15  # of a failed stage's log
+from flows.stage_runs import Options, run_stages
 
 
-@flow
+def run_name() -> str:
+    """Return what the run is about: the stages it was asked for."""
+    from prefect.runtime import flow_run
+
+    return "reproduce " + (", ".join(flow_run.parameters.get("targets") or []) or "everything")
+
+
+@flow(flow_run_name=run_name)
 def reproduce(
-    targets: list[str] | None = None, force: bool = False, cpu: PositiveInteger = 2, gpu: PositiveInteger = 1
+    targets: list[str] | None = None,
+    force: bool = False,
+    cpu: PositiveInteger = 2,
+    gpu: PositiveInteger = 1,
+    isolated: bool = False,
+    push: bool = False,
 ) -> State:
     """Bring the stages of dvc.yaml up to date.
 
@@ -33,43 +37,10 @@ def reproduce(
         force: run stages that are up to date as well
         cpu: how many stages without a GPU run at once
         gpu: how many stages with ``meta: {resource: gpu}`` run at once
+        isolated: run in a workspace of its own, not in the project's folder, and keep the result as a branch
+        push: push what the run made to the DVC remote
     """
-    return run_stages(targets, force, cpu, gpu)
-
-
-def run_stages(targets: list[str] | None, force: bool = False, cpu: int = 2, gpu: int = 1) -> State:
-    """Run ``targets`` and what they depend on within a flow, so many side by side, and say how it went."""
-    slots = Slots(cpu=cpu, gpu=gpu)
-    try:
-        stages = plan(targets, resources=slots.places)
-    except PlanError as error:
-        return Failed(name="Refused", message=str(error))
-    tails = {stage.name: deque(maxlen=LINES_SHOWN) for stage in stages}
-    futures: dict[str, PrefectFuture] = {}
-    try:
-        for stage in stages:
-            before = [futures[name] for name in stage.depends_on]
-            task = run_stage.with_options(name=stage.name, retries=stage.retries)
-            futures[stage.name] = task.submit(stage, slots, force, tails[stage.name], wait_for=before)
-        wait(list(futures.values()))
-    except BaseException:
-        slots.close()
-        raise
-    return conclude({name: future.state for name, future in futures.items()}, tails)
-
-
-def conclude(states: Mapping[str, State], tails: Mapping[str, Iterable[str]]) -> State:
-    """Return the state of a flow whose stages ended in ``states``, with the end of the log of those that failed."""
-    table = [{"stage": name, "state": state.name, "message": state.message} for name, state in states.items()]
-    create_table_artifact(table, key="stages", description="How the stages ended")
-    counts = Counter(state.name for state in states.values())
-    lines = ["Stages: " + ", ".join(f"{count} {name}" for name, count in counts.items())]
-    if all(state.is_completed() for state in states.values()):
-        return Completed(message=lines[0])
-    for name, state in states.items():
-        if state.is_failed():
-            lines += [f"{name} failed:", *(f"    {line}" for line in tails[name])]
-    return Failed(message="\n".join(lines))
+    return run_stages(targets, Options(force=force, cpu=cpu, gpu=gpu, isolated=isolated, push=push))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """One DVC stage as one Prefect task: its lines are the task's log, its progress an artifact, its outcome a state."""
 
 import re
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.states import Cancelled, Completed, Failed, State
 from prefect.tasks import Task
 
+from flows import show
 from flows.graph import Stage
 from flows.slots import Slots, StoppedError
 
@@ -19,6 +21,7 @@ REFUSAL = re.compile(r"(error|usage): ")  # stages/runner.py writes it
 # What dvc writes: advice for people at a terminal; that the command of a stage began, before it failed.
 ADVICE = re.compile(r"To track the changes|To enable auto|Use `dvc push`|\s+(git add|dvc config) ")
 BEGAN = "failed to run:"
+STOPPED = "exited with 143"  # a training that SIGTERM ended, after it saved
 SECONDS_BEFORE_RETRY = 10
 
 
@@ -38,49 +41,51 @@ def run_stage(stage: Stage, slots: Slots, force: bool, tail: deque[str]) -> Stat
     if not (stage.changed or force):
         return Completed(name="UpToDate", message="dvc.lock agrees with the workspace.")
     command = ["dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage.name]
-    show = make_show(stage.name)
+    show_line, began = make_show(stage.name), time.monotonic()
     tail.clear()
     try:
         with slots.start(stage.resource, command) as process:
             for line in map(str.rstrip, process.stdout):
                 if line and not ADVICE.match(line):
-                    show(line)
+                    show_line(line)
                     tail.append(line)
             code = process.wait()
     except StoppedError as stopped:
         return Cancelled(message=str(stopped))
-    return outcome(code, list(tail))
+    return outcome(code, list(tail), time.monotonic() - began)
 
 
 def make_show(name: str) -> Callable[[str], None]:
     """Return a function that logs a line of stage ``name`` and, where it tells progress, updates an artifact."""
     log, artifact = get_run_logger(), None
 
-    def show(line: str) -> None:
+    def show_line(line: str) -> None:
         nonlocal artifact
         match = PROGRESS.match(line)
         log.info(line.removeprefix("::progress "))
         if not match:
             return
         percent = 100 * int(match[2]) / max(1, int(match[3]))
-        text = f"{name}: {match[2]} of {match[3]}{match[4]}"
+        text = f"{name}: {show.sentence(match[2], match[3], match[4])}"
         if artifact is None:
-            artifact = create_progress_artifact(percent, key=re.sub("[^a-z0-9]+", "-", name.lower()), description=text)
+            artifact = create_progress_artifact(percent, key=show.key(name), description=text)
         else:
             update_progress_artifact(artifact, percent, description=text)
 
-    return show
+    return show_line
 
 
-def outcome(code: int, lines: list[str]) -> State:
-    """Return the state that dvc's exit code and last lines mean."""
+def outcome(code: int, lines: list[str], seconds: float = 0.0) -> State:
+    """Return the state that dvc's exit code and last lines mean, after a run of ``seconds``."""
     if code == 0 and any("didn't change, skipping" in line for line in lines):
         return Completed(name="UpToDate", message="Its dependencies came out as they were.")
     if code == 0 and any("is cached - skipping run" in line for line in lines):
         return Completed(name="RunCache", message="DVC had the result of an earlier run.")
     if code == 0:
-        return Completed(message="It ran.")
+        return Completed(message=f"It ran for {seconds:.1f} s.")
     if code < 0:
         return Failed(name="Stopped", message=f"dvc was ended by signal {-code}.")
+    if lines and lines[-1].endswith(STOPPED):
+        return Failed(name="Stopped", message="The training was asked to stop; run the stage again to go on.")
     accident = any(BEGAN in line for line in lines) and not any(REFUSAL.match(line) for line in lines)
     return Failed(name="Failed" if accident else "Refused", message=lines[-1] if lines else "No output.")

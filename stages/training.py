@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
@@ -98,7 +99,10 @@ def follow(steps: Iterable[Step], log: "CsvLog", label: str, updates: int, place
         return
     shown: dict[str, float] = {}
     speeds = CsvLog(STATE / "speed" / f"{label}.csv", fresh=True)
-    for step in track(steps, label, updates, unit="updates", note=lambda: note(shown)):
+    steps = iter(steps)
+    first = list(islice(steps, 1))
+    done = first[0].update - 1 if first else 0
+    for step in track(chain(first, steps), label, updates, done, "updates", lambda: note(shown)):
         if step.record:
             log.write(step.record)
             speeds.write({"update": step.update, **step.speed})

@@ -12,6 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+from flows import stage_runs
+from flows.stage_task import run_stage
 
 ROOT = Path(__file__).parents[2]
 PIPELINE = """
@@ -19,19 +24,33 @@ stages:
   prepare:
     foreach: [speech, vision]
     do:
-      cmd: echo ${item} > ${item}.txt && echo "::progress prepare-${item} 3/4 9.0 rows/s ETA 0 s"
+      cmd: echo ${item} > ${item}.txt && echo "::progress prepare-${item} 3/4 9.0 rows/s ETA 0 s loss=0.5 decay=0.999"
       outs: ["${item}.txt"]
   pretrain:
     foreach: [speech, vision]
     do:
-      cmd: sh settings/${item}.sh && cp ${item}.txt ${item}.model
+      cmd: sh settings/${item}.sh && cp ${item}.txt ${item}.model && cp settings/loss.csv ${item}.csv
       meta: {resource: gpu, retries: 1}
       deps: ["${item}.txt", "settings/${item}.sh"]
+      params: [seed, "modalities.${item}"]
       outs: ["${item}.model"]
+      metrics: ["${item}.json": {cache: false}]
+      plots: ["${item}.csv": {cache: false}]
   report:
     cmd: cat speech.model vision.model > report.txt
     deps: [speech.model, vision.model]
     outs: [report.txt]
+"""
+PARAMETERS = """
+seed: 0
+modalities:
+  speech:
+    version: 1
+    pretrain: {batch: 2, loop: {updates: 4}}  # a comment to keep
+    v2: {pretrain: {batch: 3}}
+  vision:
+    version: 2
+    pretrain: {batch: 2, loop: {updates: 4}}
 """
 
 
@@ -44,6 +63,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_V2_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "DO_NOT_TRACK": "1",
         "DVC_NO_ANALYTICS": "1",
         "DVC_SITE_CACHE_DIR": str(folder / "dvc"),
@@ -57,10 +78,19 @@ def template(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, st
     folder = tmp_path_factory.mktemp("template")
     (folder / "settings").mkdir()
     for name in ("speech", "vision"):
-        (folder / "settings" / f"{name}.sh").write_text("true\n")
+        (folder / "settings" / f"{name}.sh").write_text(f"echo '{{\"loss\": 1.5}}' > {name}.json\n")
+    (folder / "settings/loss.csv").write_text("update,loss\n1,2.5\n2,1.5\n")
     (folder / "dvc.yaml").write_text(PIPELINE)
+    (folder / "params.yaml").write_text(PARAMETERS)
+    (folder / ".gitignore").write_text("/*.txt\n/*.model\n/state/\n/flows\n")
     (folder / "flows").symlink_to(ROOT / "flows")
-    for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (
+        ["git", "init", "-q"],
+        ["dvc", "init", "-q"],
+        ["git", "add", "-A"],
+        [*git, "commit", "-q", "-m", "A tiny project"],
+    ):
         subprocess.run(command, cwd=folder, env=environment, check=True, timeout=60)
     return folder
 
@@ -76,14 +106,38 @@ def workspace(tmp_path: Path, template: Path, environment: dict[str, str], monke
     return folder
 
 
+@pytest.fixture
+def prefect(
+    server: str, workspace: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SyncPrefectClient]:
+    """Point this process at the server, in a fresh workspace, without the pause before a retry; yield a client."""
+    monkeypatch.setattr(stage_runs, "run_stage", run_stage.with_options(retry_delay_seconds=0))
+    settings = {PREFECT_API_URL: server, PREFECT_HOME: Path(environment["PREFECT_HOME"])}
+    with temporary_settings(settings), get_client(sync_client=True) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def deployed(server: str, environment: dict[str, str]) -> dict[str, str]:
+    """Set up the pools and the deployments of this project; return the environment that names the server."""
+    environment = environment | {"PREFECT_API_URL": server, "PYTHONPATH": str(ROOT)}
+    for command in (
+        [sys.executable, "-m", "flows.setup_server", "cpu=2", "gpu=1"],
+        ["prefect", "--no-prompt", "deploy", "--all"],
+    ):
+        subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=120)
+    return environment
+
+
 @pytest.fixture(scope="session")
 def server(environment: dict[str, str]) -> Iterator[str]:
     """Run a Prefect server on a free port and yield its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    pages = {"PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api"}
+    process = subprocess.Popen(command, env=environment | pages, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(f"http://127.0.0.1:{port}/api/health", process)
         yield f"http://127.0.0.1:{port}/api"

@@ -9,7 +9,9 @@ from flows.graph import PlanError, Stage, plan
 
 def test_dependencies_come_first_and_meta_says_what_a_stage_needs(workspace):
     stages = {stage.name: stage for stage in plan()}
-    assert stages["pretrain@vision"] == Stage("pretrain@vision", ("prepare@vision",), "gpu", 1, True)
+    assert stages["pretrain@vision"] == Stage(
+        "pretrain@vision", ("prepare@vision",), "gpu", 1, True, ("vision.json",), ("vision.csv",)
+    )
     assert stages["report"] == Stage("report", ("pretrain@speech", "pretrain@vision"), "cpu", 0, True)
     order = list(stages)
     assert len(order) == 5

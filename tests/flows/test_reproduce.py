@@ -11,24 +11,14 @@ import pytest
 import yaml
 from prefect.client.orchestration import get_client
 from prefect.deployments import run_deployment
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from prefect.states import State
 
-from flows import reproduce as module
 from flows.graph import plan
 from flows.pretrain import pretrain
 from flows.reproduce import reproduce
 from flows.stage_task import outcome, run_stage, worth_retrying
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def prefect(server, workspace, environment, monkeypatch):
-    """Point this process at the server, in a fresh workspace, without the pause before a retry."""
-    monkeypatch.setattr(module, "run_stage", run_stage.with_options(retry_delay_seconds=0))
-    with temporary_settings({PREFECT_API_URL: server, PREFECT_HOME: Path(environment["PREFECT_HOME"])}):
-        yield
 
 
 def call(flow, *arguments, **parameters) -> State:
@@ -94,7 +84,7 @@ def test_success_is_recorded_by_dvc_and_not_repeated(prefect, workspace, environ
     assert "up to date" in execute(["dvc", "status"], environment).stdout
     assert call(reproduce).message == "Stages: 5 UpToDate"
 
-    (workspace / "settings/vision.sh").write_text("true # edited\n")
+    (workspace / "settings/vision.sh").write_text("echo '{\"loss\": 1.25}' > vision.json\n")
     assert {stage.name for stage in plan() if stage.changed} == {"pretrain@vision", "report"}
     assert call(reproduce).message == "Stages: 4 UpToDate, 1 Completed"  # the same bytes: no need for a new report
 
@@ -106,7 +96,10 @@ def test_success_is_recorded_by_dvc_and_not_repeated(prefect, workspace, environ
         artifacts = {artifact.key: artifact for artifact in client.read_artifacts()}
     assert set(lock) <= runs
     assert float(artifacts["prepare-speech"].data) == 75
-    assert artifacts["prepare-speech"].description == "prepare@speech: 3 of 4 9.0 rows/s ETA 0 s"
+    assert (
+        artifacts["prepare-speech"].description
+        == "prepare@speech: 3 of 4 · 9.0 rows/s ETA 0 s · loss **0.5** · τ **0.999**"
+    )
 
 
 def test_a_failure_stops_its_descendants_and_nothing_else(prefect, workspace):
@@ -150,25 +143,32 @@ def test_only_accidents_are_retried(code, lines, name, retried):
     assert worth_retrying(run_stage, None, state) == retried
 
 
-def test_the_deployments_and_one_run_by_a_worker(prefect, server, workspace, environment):
-    environment = environment | {"PREFECT_API_URL": server}
-    for command in (
-        ["prefect", "work-pool", "create", "gpu", "--type", "process"],
-        ["prefect", "work-pool", "set-concurrency-limit", "gpu", "1"],
-        ["prefect", "--no-prompt", "deploy", "--all"],
-    ):
-        result = execute(command, environment, cwd=ROOT)
-        assert result.returncode == 0, result.stdout + result.stderr
-    with get_client(sync_client=True) as client:
-        deployments = {deployment.name: deployment.parameters for deployment in client.read_deployments()}
-        modalities = yaml.safe_load((ROOT / "params.yaml").read_text())["modalities"]
-        assert deployments.pop("reproduce") == {"targets": [], "force": False, "cpu": 2, "gpu": 1}
-        assert deployments == {f"pretrain-{modality}": {"modality": modality} for modality in modalities}
+def test_the_deployments_and_one_run_by_a_worker(prefect, deployed, workspace):
+    deployments = {deployment.name: deployment for deployment in prefect.read_deployments()}
+    modalities = yaml.safe_load((ROOT / "params.yaml").read_text())["modalities"]
+    for modality in modalities:
+        for kind, pool in (("prepare", "cpu"), ("pretrain", "gpu")):
+            deployment = deployments.pop(f"{kind}-{modality}")
+            assert deployment.parameters == {"modality": modality, "isolated": True}
+            assert (deployment.work_pool_name, modality in deployment.tags) == (pool, True)
+    assert set(deployments) >= {"reproduce", "finetune", "evaluate"}
 
-        run = run_deployment("pretrain/pretrain-speech", timeout=0)
-        worker = ["prefect", "worker", "start", "--pool", "gpu", "--run-once"]
-        log = execute(worker, environment | {"D2V_ROOT": str(workspace)}, cwd=workspace.parent)
-        state = client.read_flow_run(run.id).state
-    assert (state.is_completed(), state.message) == (True, "Stages: 2 Completed"), log.stdout + log.stderr
-    assert (workspace / "speech.model").read_text() == "speech\n"
-    assert not (workspace / "vision.txt").exists()
+    run = run_deployment("pretrain/pretrain-speech", parameters={"updates": 7, "batch": 5, "seed": 3}, timeout=0)
+    worker = ["prefect", "worker", "start", "--pool", "gpu", "--run-once"]
+    log = execute(worker, deployed | {"D2V_ROOT": str(workspace)}, cwd=workspace.parent)
+    run = prefect.read_flow_run(run.id)
+    assert (run.state.is_completed(), run.state.message) == (True, "Stages: 2 Completed"), log.stdout + log.stderr
+    assert run.name == "pretrain speech updates 7 batch 5 seed 3"
+    assert not (workspace / "speech.txt").exists()
+    branch = f"runs/pretrain-speech-updates-7-batch-5-seed-3-{str(run.id)[:8]}"
+    files = {name: git("show", f"{branch}:{name}") for name in ("params.yaml", "dvc.lock", "speech.json")}
+    assert "seed: 3\n" in files["params.yaml"]
+    assert "pretrain: {batch: 5, loop: {updates: 7}}  # a comment to keep\n" in files["params.yaml"]
+    assert "v2: {pretrain: {batch: 5}}\n" in files["params.yaml"]
+    assert yaml.safe_load(files["dvc.lock"])["stages"]["pretrain@speech"]["params"]["params.yaml"]["seed"] == 3
+    assert git("worktree", "list").count("\n") == 0
+    assert git("status", "--porcelain") == ""
+
+
+def git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=60).stdout.strip()

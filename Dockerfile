@@ -1,0 +1,25 @@
+# The image of a worker, or of a training without one. torch's wheels bring CUDA: the host needs a driver and NVIDIA's
+# container toolkit, and the same image runs on a CPU.
+#   docker build -t d2v . && docker run --rm --gpus all -v "$PWD:/d2v" -w /d2v d2v python -m flows.pretrain speech
+FROM python:3.12-slim-bookworm
+
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends git=1:2.* make=4.* \
+    && rm -rf /var/lib/apt/lists/*
+
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    PIP_NO_CACHE_DIR=1 \
+    PREFECT_SERVER_ANALYTICS_ENABLED=false \
+    PREFECT_PLUGINS_ENABLED=0 \
+    DO_NOT_TRACK=1 \
+    DVC_NO_ANALYTICS=1
+
+WORKDIR /d2v
+COPY pyproject.toml constraints.txt README.md ./
+COPY flows/__init__.py flows/
+RUN python -m pip install --constraint constraints.txt --editable .
+COPY . .
+RUN useradd --create-home --uid 1000 d2v && chown -R 1000 /d2v
+USER 1000
+CMD ["python", "-m", "flows.worker", "gpu"]

@@ -1,0 +1,131 @@
+"""DVC for people: experiments, comparisons, plots without a network, models by name, remotes, and clones that pull."""
+
+import os
+import socket
+import subprocess
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import yaml
+
+SECRET = "a-secret-that-no-file-may-hold"
+
+
+@pytest.fixture
+def run(workspace, environment):
+    """Return a function that runs a command in the tiny project and gives its output."""
+
+    def run(*command: str, folder: Path = workspace, **variables: str) -> str:
+        settings = environment | {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a"}
+        settings |= {"GIT_COMMITTER_EMAIL": "a@b"} | variables
+        result = subprocess.run(
+            command, cwd=folder, env=settings, capture_output=True, text=True, check=False, timeout=120
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout + result.stderr
+
+    return run
+
+
+@pytest.fixture
+def done(workspace, run):
+    """Return the tiny project with everything run and committed, and its models named."""
+    content = yaml.safe_load(Path("dvc.yaml").read_text())
+    content["artifacts"] = {"d2v-speech": {"path": "speech.model", "type": "model", "desc": "the encoder"}}
+    content["plots"] = [{"Loss": {"x": "update", "y": {"speech.csv": "loss"}}}]
+    Path("dvc.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    run("dvc", "repro", "-q")
+    run("git", "add", "-A")
+    run("git", "commit", "-qm", "Everything ran")
+    return workspace
+
+
+def test_experiments_are_run_compared_and_plotted(done, run):
+    run("dvc", "exp", "run", "-S", "modalities.speech.pretrain.batch=16", "--name", "larger", "pretrain@speech")
+    run("git", "checkout", "-q", "--", ".")
+    shown = run("dvc", "exp", "show", "--csv", "--drop", "Created")
+    assert "larger" in shown
+    assert "16" in run("dvc", "params", "diff", "HEAD", "larger")
+    Path("speech.json").write_text('{"loss": 1.25}\n')
+    assert "-0.25" in run("dvc", "metrics", "diff")
+    Path("speech.csv").write_text("update,loss\n1,2\n2,1\n")
+    page = Path(run("dvc", "plots", "diff", "--json", "HEAD", "--out", "state/plots").strip() and "state/plots")
+    assert page.parent.name == "state"
+
+
+@pytest.mark.skipif(not os.environ.get("D2V_NIGHTLY"), reason="takes 20 seconds; set D2V_NIGHTLY=1")
+def test_a_sweep_is_queued_and_run(done, run):
+    queued = run("dvc", "exp", "run", "--queue", "-S", "modalities.speech.pretrain.batch=4,8", "pretrain@speech")
+    assert queued.count("Queued experiment") == 2
+    run("dvc", "exp", "run", "--run-all", "-j", "1")
+    table = run("dvc", "exp", "show", "--csv")
+    assert table.count("exp_queued") == 0
+    batches = {row["modalities.speech.pretrain.batch"] for row in rows(table)}
+    assert {"4", "8"} <= batches
+
+
+def rows(table: str) -> list[dict[str, str]]:
+    import csv
+
+    return list(csv.DictReader(table[table.index("Experiment") :].splitlines()))
+
+
+def test_models_have_names(done, run):
+    import dvc.api
+
+    run("git", "tag", "-a", "d2v-speech@v1.0.0", "-m", "the first one")
+    assert dvc.api.artifacts_show("d2v-speech", repo=str(done))["path"] == "speech.model"
+    run("dvc", "artifacts", "get", str(done), "d2v-speech", "-o", "fetched")
+    assert Path("fetched").read_text() == "speech\n"
+
+
+def pulls_instead_of_training(done, run, tmp_path, **secrets):
+    """Push everything, then check that a clone needs no training, and that the run cache comes along."""
+    run("dvc", "push", "--run-cache", **secrets)
+    run("git", "add", "-A")
+    run("git", "commit", "-qm", "A remote", "--allow-empty")
+    clone = tmp_path / "clone"
+    run("git", "clone", "-q", str(done), str(clone))
+    for name in ("speech", "vision"):
+        assert Path("settings", f"{name}.sh").exists()
+    said = run("dvc", "repro", "--pull", "--allow-missing", folder=clone, **secrets)
+    assert "Running stage" not in said
+    assert not (clone / "vision.model").exists()  # nothing that nobody needs is brought
+    run("dvc", "pull", "speech.model", folder=clone, **secrets)
+    assert (clone / "speech.model").read_text() == "speech\n"
+    run("dvc", "fetch", "--run-cache", folder=clone, **secrets)
+    assert list((clone / ".dvc/cache/runs").rglob("*"))
+    return clone
+
+
+def test_a_clone_pulls_from_a_folder(done, run, tmp_path):
+    run("dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
+    pulls_instead_of_training(done, run, tmp_path)
+
+
+def test_a_clone_pulls_from_s3_and_no_file_holds_the_secret(done, run, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    secrets = {"AWS_ACCESS_KEY_ID": "person", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
+    command = ["moto_server", "--host", "127.0.0.1", "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with suppress(OSError):
+                urllib.request.urlopen(urllib.request.Request(f"{address}/store", method="PUT"), timeout=5).close()
+                break
+            time.sleep(0.2)
+        run("dvc", "remote", "add", "--default", "store", "s3://store/d2v")
+        run("dvc", "remote", "modify", "store", "endpointurl", address)
+        clone = pulls_instead_of_training(done, run, tmp_path, **secrets)
+    finally:
+        server.terminate()
+        server.wait(20)
+    for folder in (done, clone):
+        for file in (path for path in folder.rglob("*") if path.is_file() and os.access(path, os.R_OK)):
+            assert SECRET.encode() not in file.read_bytes(), file
