@@ -184,12 +184,13 @@ def symbols(theirs: Mapping, read: Callable[[str], Mapping]) -> list[str]:
 
 def write_files(config: Mapping, head: str | None) -> dict[str, Mapping]:
     """Return the JSON file that says how an image becomes input, by name."""
-    size, augment = config["table"]["size"], config["model"]["augment"]
+    size, margin = config["table"]["size"], config["table"].get("margin", 0)
+    augment = config["model"]["augment"]
     return {
         PREPROCESSOR: {
             "image_processor_type": "BeitImageProcessor",
             "do_resize": True,
-            "size": {"shortest_edge": size},
+            "size": {"shortest_edge": size + margin},
             "resample": BICUBIC,
             "do_center_crop": True,
             "crop_size": {"height": size, "width": size},

@@ -141,7 +141,7 @@ def test_features_and_teacher_of_the_ported_vision_model_are_the_references(tmp_
     encoder = encoder_of(config, weights)
     x = encoder({"inputs": dumped["input/img"]}).x
     torch.testing.assert_close(x, dumped["extract/x"], atol=2e-5, rtol=0)
-    assert config["table"] == {"size": 48, "channels": 3}
+    assert config["table"] == {"size": 48, "channels": 3, "margin": 0}
     assert int(config["model"]["mask"]["share"] * 36) == 21
     teacher = encoder_of(config, weights, "teacher.")
     assert torch.equal(teacher.trunk.final_norm.weight, dumped["ema_init/norm.weight"])
