@@ -9,7 +9,7 @@ import torch
 from d2v_core.data.table import Table, write_index, write_shard
 from d2v_core.errors import UserError
 from d2v_core.pretraining import pretrain
-from tests.d2v_core.blocks import MODALITIES, rows, small_setup
+from tests.d2v_core.blocks import MODALITIES, rows, small_block, small_setup
 
 CPU = torch.device("cpu")
 BATCH = {"speech": 3.0, "vision": 4, "text": 200}
@@ -21,8 +21,8 @@ def make_table(folder, name, setup, count=12):
     return Table(folder, "train", setup.modality.columns)
 
 
-def configure(name, updates=6, **loop):
-    setup, config = small_setup(name)
+def configure(name, updates=6, version=1, **loop):
+    setup, config = small_setup(name, small_block(name, version))
     steps = replace(config.loop, updates=updates, log_every=1, save_every=2, **loop)
     return setup, replace(config, batch=BATCH[name], loop=steps)
 
@@ -38,9 +38,9 @@ def run(setup, config, table, state, stop_after=None, seed=0):
 
 
 @pytest.mark.parametrize("name", MODALITIES)
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_stopped_and_resumed_equals_never_stopped(tmp_path, name, accumulate):
-    setup, config = configure(name, accumulate=accumulate)
+@pytest.mark.parametrize(("accumulate", "version"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_stopped_and_resumed_equals_never_stopped(tmp_path, name, accumulate, version):
+    setup, config = configure(name, accumulate=accumulate, version=version)
     table = make_table(tmp_path / "table", name, setup)
     whole, all_records = run(setup, config, table, tmp_path / "whole")
     run(setup, config, table, tmp_path / "halves", stop_after=5)
