@@ -1,6 +1,5 @@
 """A table can be looked at before it is trained on, by us and by others who read Arrow."""
 
-
 import numpy as np
 import polars as pl
 import pyarrow as pa
