@@ -5,6 +5,7 @@ from torch import Tensor
 from d2v_core.errors import UserError
 from d2v_core.interop.layout import Layout, Tensors, count, heads_of, strip
 from d2v_core.interop.settings import Settings, convolutions
+from d2v_core.interop.trunks import POST_NORM
 
 LETTERS = ["<s>", "<pad>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
 STRIDES = [5, 2, 2, 2, 2, 2, 2]
@@ -97,18 +98,13 @@ def block(tensors: Tensors, settings: Settings, head: str | None) -> dict:
                 "depth": count(tensors, "encoder.layers.#.fc1.weight"),
                 "heads": heads_of(expand.shape[1], settings, "encoder_attention_heads"),
                 "feedforward": expand.shape[0],
-                "norm": "post",
+                **POST_NORM,
                 "input_norm": True,
                 "epsilon": 1e-5,
                 "dropout": settings.get(0.1, "dropout"),
                 "attention_dropout": settings.get(0.1, "attention_dropout"),
                 "activation_dropout": settings.get(0.0, "activation_dropout"),
                 "layer_drop": settings.get(0.05, "layerdrop", "encoder_layerdrop"),
-                "drop_path": 0.0,
-                "layer_scale": None,
-                "key_bias": True,
-                "final_norm": False,
-                "init": "normal",
                 "init_std": 0.02,
             },
         },

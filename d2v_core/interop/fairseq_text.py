@@ -7,6 +7,7 @@ from torch import Tensor
 from d2v_core.errors import UserError
 from d2v_core.interop.layout import Layout, Tensors, count, heads_of
 from d2v_core.interop.settings import Settings
+from d2v_core.interop.trunks import POST_NORM
 
 INSIDE = "encoder.sentence_encoder."
 RENAMED = (  # what old files call it, and newer ones
@@ -78,18 +79,13 @@ def block(tensors: Tensors, settings: Settings, head: str | None) -> dict:
                 "depth": count(tensors, f"{INSIDE}layers.#.fc1.weight"),
                 "heads": heads_of(expand.shape[1], settings, *names),
                 "feedforward": expand.shape[0],
-                "norm": "post",
+                **POST_NORM,
                 "input_norm": False,
                 "epsilon": 1e-5,
                 "dropout": dropout,
                 "attention_dropout": settings.get(0.1, "transformer.attention_dropout", "attention_dropout"),
                 "activation_dropout": settings.get(0.0, "transformer.activation_dropout", "activation_dropout"),
                 "layer_drop": settings.get(0.0, "transformer.encoder.layerdrop", "encoder_layerdrop"),
-                "drop_path": 0.0,
-                "layer_scale": None,
-                "key_bias": True,
-                "final_norm": False,
-                "init": "normal",
                 "init_std": 0.02,
             },
         },

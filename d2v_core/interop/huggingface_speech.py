@@ -6,6 +6,7 @@ from torch import Tensor
 
 from d2v_core.config import require
 from d2v_core.interop.names import Names
+from d2v_core.interop.trunks import POST_NORM
 
 TYPE, PREFIX = "data2vec-audio", "data2vec_audio."
 PREPROCESSOR = "preprocessor_config.json"
@@ -107,18 +108,13 @@ def read_block(theirs: Mapping, read: Callable[[str], Mapping]) -> dict:
                 "depth": theirs["num_hidden_layers"],
                 "heads": theirs["num_attention_heads"],
                 "feedforward": theirs["intermediate_size"],
-                "norm": "post",
+                **POST_NORM,
                 "input_norm": True,
                 "epsilon": theirs["layer_norm_eps"],
                 "dropout": theirs["hidden_dropout"],
                 "attention_dropout": theirs["attention_dropout"],
                 "activation_dropout": theirs["activation_dropout"],
                 "layer_drop": theirs["layerdrop"],
-                "drop_path": 0.0,
-                "layer_scale": None,
-                "key_bias": True,
-                "final_norm": False,
-                "init": "normal",
                 "init_std": theirs["initializer_range"],
             },
         },

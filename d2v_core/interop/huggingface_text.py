@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from d2v_core.interop.names import Names, class_names
+from d2v_core.interop.trunks import POST_NORM
 
 TYPE, PREFIX = "data2vec-text", "data2vec_text."
 ARCHITECTURES = {None: "Data2VecTextModel", "first": "Data2VecTextForSequenceClassification"}
@@ -71,18 +72,13 @@ def read_block(theirs: Mapping, read: Callable[[str], Mapping]) -> dict:
                 "depth": theirs["num_hidden_layers"],
                 "heads": theirs["num_attention_heads"],
                 "feedforward": theirs["intermediate_size"],
-                "norm": "post",
+                **POST_NORM,
                 "input_norm": False,
                 "epsilon": theirs["layer_norm_eps"],
                 "dropout": theirs["hidden_dropout_prob"],
                 "attention_dropout": theirs["attention_probs_dropout_prob"],
                 "activation_dropout": 0.0,
                 "layer_drop": 0.0,
-                "drop_path": 0.0,
-                "layer_scale": None,
-                "key_bias": True,
-                "final_norm": False,
-                "init": "normal",
                 "init_std": theirs["initializer_range"],
             },
         },
