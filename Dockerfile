@@ -20,6 +20,8 @@ COPY pyproject.toml constraints.txt README.md ./
 COPY flows/__init__.py flows/
 RUN python -m pip install --constraint constraints.txt --editable .
 COPY . .
-RUN useradd --create-home --uid 1000 d2v && chown -R 1000 /d2v
+# A volume may belong to another user than ours, whose repository git would refuse.
+RUN useradd --create-home --uid 1000 d2v && chown -R 1000 /d2v \
+    && git config --system --add safe.directory '*'
 USER 1000
 CMD ["python", "-m", "flows.worker", "gpu"]

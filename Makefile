@@ -1,5 +1,6 @@
 # make repro · the whole job, from raw corpora to reports/index.html
 # make test  · lint and tests
+# make nightly · the slow tests too;  make coverage · what the tests reach;  make wheel · the library d2v_core alone
 # make bench · ratios against stated alternatives (some need the tables of make repro);  make ui · Prefect, watched
 # All first create .venv and install the tested versions; nothing else on the machine is touched.
 
@@ -9,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: repro test lint format bench flow ui clean
+.PHONY: repro test nightly coverage lint format bench flow ui wheel clean
 
 repro: $(INSTALLED)
 	@rm -f state/timings.jsonl
@@ -19,9 +20,16 @@ repro: $(INSTALLED)
 test: lint
 	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
 
+nightly: lint
+	@D2V_NIGHTLY=1 OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
+
+coverage: $(INSTALLED)
+	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --cov --cov-report term:skip-covered
+
 lint: $(INSTALLED)
 	@ruff check .
 	@ruff format --check .
+	@mypy
 
 format: $(INSTALLED)
 	@ruff check --fix .
@@ -38,6 +46,9 @@ flow: $(INSTALLED)
 
 ui: $(INSTALLED)
 	@exec python -m flows.ui $(UI)
+
+wheel: $(INSTALLED)
+	@python -m build deploy/library --outdir dist
 
 clean:
 	rm -rf data models reports state .dvc/tmp .dvc/cache

@@ -1,8 +1,8 @@
 """Does preparing cost more than the library calls that it cannot do without? How does it scale, and what does it hold?
 
 ``python -m benchmarks.preparation [speed | scaling | memory]``: prints, per modality and on one core, our throughput
-against the bare calls in the same run (the median of repeats in turn, in seconds that a core was busy, as a shared
-machine distorts those on the wall); the throughput of two processes over one, beside
+against the bare calls in the same run (the median ratio of repeats in turn, in seconds that a core was busy, as a
+shared machine distorts those on the wall); the throughput of two processes over one, beside
 that of the bare calls; the peak memory of the stage for a corpus and one ten times as large. Text needs the vocabulary
 and the corpus of ``make repro``; sounds and pictures are made here.
 """
@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
+from operator import truediv
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,8 @@ def bare(modality: str, paths: Sequence[Path]) -> None:
 
         for path in paths:
             samples, rate = soundfile.read(path, dtype="float32")
-            soxr.resample(samples, rate, RATE, quality="HQ")
+            if rate != RATE:
+                soxr.resample(samples, rate, RATE, quality="HQ")
     elif modality == "vision":
         from torchvision.io import ImageReadMode, decode_image
         from torchvision.transforms.v2 import InterpolationMode
@@ -133,9 +135,10 @@ def speed(name: str, modality: str, paths: Sequence[Path]) -> str:
             theirs.append(seconds(bare, modality, paths, clock=time.process_time))
             ours.append(seconds(shards.make_shard, work, clock=time.process_time))
             size = sum(path.stat().st_size for path in Path(folder).glob("*.arrow"))
-    mine, bound = statistics.median(ours[1:]), statistics.median(theirs[1:])
+    mine, ratios = statistics.median(ours[1:]), sorted(map(truediv, theirs[1:], ours[1:]))
     rate = f"{len(paths) / mine:8.1f} files/s, {size / mine / 1e6:6.1f} MB/s of table per core"
-    return f"{name:16} {rate}; ours / bare = {bound / mine:.2f}"
+    around = f"{ratios[0]:.2f} - {ratios[-1]:.2f}, load {os.getloadavg()[0]:.1f}"
+    return f"{name:16} {rate}; ours / bare = {statistics.median(ratios):.2f} ({around})"
 
 
 def seconds(call: Callable, *arguments: object, clock: Callable[[], float] = time.perf_counter) -> float:

@@ -3,7 +3,8 @@
 ``python -m benchmarks.steps [MODALITY...]``: for every modality, in one run and interleaved, medians of repeated steps:
 ours in float32 and bfloat16, version 1 and 2, beside the same version 1 model assembled from ``transformers``' classes
 with a plain loop. Prints ratios, the operations of a step, and the share of this machine's matrix product rate that it
-reaches. The sizes are those for which ``shared/golden/README.md`` states what the reference implementation takes.
+reaches. The sizes are those for which ``shared/golden/README.md`` states what the reference implementation takes;
+``benchmarks.gpu`` takes the sizes of a GPU.
 """
 
 import statistics
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,17 +22,29 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.assembled import Assembled
 from d2v_core.config import build
 from d2v_core.data.order import key
-from d2v_core.pretraining import PretrainConfig, hide, make_model
+from d2v_core.pretraining import PretrainConfig, hide, make_model, prepare_blocks
 from d2v_core.setup import Setup, make_setup
-from d2v_core.training.loop import scale_gradients
+from d2v_core.training.loop import gradient_scale
+from d2v_core.training.memory import keep_freed_memory
 from d2v_core.training.optimizer import make_optimizer
-from stages import params, recipes
+from stages import params
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 REPEATS = 5
 REFERENCE = {"speech": (3.9, 8.4), "text": (2.1, 4.7), "vision": (2.6, 2.2)}  # s, version 1 and 2
-SAMPLES = {("speech", 1): 2, ("text", 1): 4, ("vision", 1): 4}  # version 2: two samples of eight views
 VIEWS = 8
+RECIPES = Path("recipes")
+
+
+@dataclass(frozen=True)
+class Load:
+    """A batch: how many ``samples``, and how long each is in audio samples, pixels along a side or tokens."""
+
+    samples: int
+    length: int
+
+
+LOADS = {"speech": Load(2, 80_000), "vision": Load(4, 224), "text": Load(4, 128)}  # version 2: two of eight views
 
 
 @dataclass(frozen=True)
@@ -42,11 +56,13 @@ class Job:
     operations: float
 
 
-def base_model(name: str, version: int) -> tuple[Setup, PretrainConfig]:
-    """Return the published base model of a modality, with eight views in version 2."""
-    blocks = params.merge(params.load(), recipes.read(f"v{version}/{name}-base").changes)["modalities"][name]
-    changes = blocks.pop("v2") or {}
-    blocks = params.merge(blocks, changes) if version == 2 else blocks
+def base_model(name: str, version: int, changes: Mapping | None = None) -> tuple[Setup, PretrainConfig]:
+    """Return the published base model of a modality, with eight views in version 2, and ``changes`` laid over it."""
+    recipe = params.load(RECIPES / f"v{version}" / f"{name}-base.yaml")
+    blocks = params.merge(params.load(), recipe)["modalities"][name]
+    second = blocks.pop("v2") or {}
+    blocks = params.merge(blocks, second) if version == 2 else blocks
+    blocks = params.merge(blocks, changes or {})
     config = build(PretrainConfig, blocks["pretrain"], name)
     if version == 2:
         views = replace(config.objective.views, count=VIEWS)
@@ -54,19 +70,24 @@ def base_model(name: str, version: int) -> tuple[Setup, PretrainConfig]:
     return make_setup(name, blocks, name), config
 
 
-def random_rows(name: str, count: int) -> list[dict]:
-    """Return 5 s of audio, 224 × 224 pixels or 128 tokens, ``count`` times."""
-    rng = np.random.default_rng(0)
+def load_of(name: str, version: int) -> Load:
+    """Return the batch for which the reference's time is stated."""
+    return LOADS[name] if version == 1 else replace(LOADS[name], samples=2)
+
+
+def random_rows(name: str, load: Load) -> list[dict]:
+    """Return rows of noise: audio, pixels or tokens."""
+    rng, count = np.random.default_rng(0), range(load.samples)
     if name == "speech":
-        return [{"audio": rng.integers(-9000, 9000, 80_000).astype(np.int16)} for _ in range(count)]
+        return [{"audio": rng.integers(-9000, 9000, load.length).astype(np.int16)} for _ in count]
     if name == "vision":
-        return [{"image": rng.integers(0, 255, 3 * 224 * 224).astype(np.uint8)} for _ in range(count)]
-    return [{"tokens": np.r_[0, rng.integers(4, 50_000, 127)].astype(np.uint16)} for _ in range(count)]
+        return [{"image": rng.integers(0, 255, 3 * load.length**2).astype(np.uint8)} for _ in count]
+    return [{"tokens": np.r_[0, rng.integers(4, 50_000, load.length - 1)].astype(np.uint16)} for _ in count]
 
 
-def batch(setup: Setup, version: int) -> dict[str, Tensor]:
+def batch(setup: Setup, version: int, load: Load) -> dict[str, Tensor]:
     """Return a batch of random rows with its masks."""
-    rows = random_rows(setup.name, SAMPLES.get((setup.name, version), 2))
+    rows = random_rows(setup.name, load)
     rngs = [key(0, row) for row in range(len(rows))]
     inputs = setup.modality.batch(rows, rngs, setup.config)
     views = VIEWS if version == 2 else 1
@@ -74,11 +95,18 @@ def batch(setup: Setup, version: int) -> dict[str, Tensor]:
     return {name: tensor.to(DEVICE) for name, tensor in inputs.items()}
 
 
-def ours(name: str, version: int, precision: str) -> Job:
+def ours(
+    name: str,
+    version: int,
+    precision: str,
+    load: Load | None = None,
+    changes: Mapping | None = None,
+    compiled: bool = False,
+) -> Job:
     """Return a step of ours: teacher, forward, backward, clip or norm, AdamW."""
     torch.manual_seed(0)
-    setup, config = base_model(name, version)
-    model, inputs = make_model(setup, config).train().to(DEVICE), batch(setup, version)
+    setup, config = base_model(name, version, changes)
+    model, inputs = make_model(setup, config).train().to(DEVICE), batch(setup, version, load or load_of(name, version))
     optimizer = make_optimizer(model, config.optimizer)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
@@ -88,20 +116,25 @@ def ours(name: str, version: int, precision: str) -> Job:
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=precision == "bfloat16"):
             loss = model(inputs)
         loss.total.backward()
-        scale_gradients(parameters, loss.count, config.optimizer.clip)
+        _, optimizer.grad_scale = gradient_scale(parameters, loss.count, config.optimizer.clip)
         optimizer.step()
 
-    return Job(f"ours, version {version}, {precision}", step, counted(step))
+    operations = counted(step)
+    prepare_blocks([model], replace(config.loop, compile=compiled))
+    return Job(f"ours, version {version}, {precision}{', compiled' * compiled}", step, operations)
 
 
-def assembled(name: str) -> Job:
+def assembled(name: str, precision: str = "float32", load: Load | None = None, changes: Mapping | None = None) -> Job:
     """Return a step of the same version 1 model made of transformers' classes."""
     torch.manual_seed(0)
-    setup, config = base_model(name, 1)
-    model = Assembled(setup, config, DEVICE)
-    inputs = batch(setup, 1)
-    step = model.stepper(inputs)
-    return Job("transformers' classes, float32", step, counted(step))
+    setup, config = base_model(name, 1, changes)
+    plain = Assembled(setup, config, DEVICE).stepper(batch(setup, 1, load or load_of(name, 1)))
+
+    def step() -> None:
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            plain()
+
+    return Job(f"transformers' classes, {precision}", step, counted(step))
 
 
 def counted(step: Callable[[], None]) -> float:
@@ -128,6 +161,7 @@ def timed(step: Callable[[], None]) -> float:
 
 def main(*names: str) -> None:
     """Measure and print."""
+    keep_freed_memory()
     rates = {name: matrix_rate(getattr(torch, name)) for name in ("float32", "bfloat16")}
     shown = ", ".join(f"{name} {rate / 1e12:.2f} TFLOP/s" for name, rate in rates.items())
     print(f"{DEVICE.type}, {torch.get_num_threads()} threads; matrix products: {shown}")

@@ -5,9 +5,13 @@
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from d2v_core.embedding import Embedder  # torch is imported when it is needed
 
 
-def load(folder: str | Path, device: str = "cpu") -> "d2v_core.embedding.Embedder":  # noqa: F821 - torch is imported when it is needed
+def load(folder: str | Path, device: str = "cpu") -> "Embedder":
     """Return the encoder of the run published at ``folder``, on ``device``; raise UserError when there is none."""
     from d2v_core.embedding import Embedder
 

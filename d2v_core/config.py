@@ -5,6 +5,7 @@ import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from d2v_core.errors import UserError
 
@@ -20,7 +21,7 @@ def build(cls: type[T], mapping: object, where: str) -> T:
     """
     if not isinstance(mapping, Mapping):
         raise UserError(f"{where} must be a block of keys, but holds {mapping!r}.")
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]  # no hint says "dataclass"
     hints = typing.get_type_hints(cls)
     check_keys(mapping, fields, where)
     values = {}
@@ -44,10 +45,10 @@ def check_keys(mapping: Mapping, known: Iterable[str], where: str) -> None:
             raise UserError(f"{where}.{key} is not a known key.{hint}")
 
 
-def convert(hint: object, value: object, where: str) -> object:
+def convert(hint: Any, value: object, where: str) -> Any:
     """Return ``value`` as the type ``hint``; raise UserError when it is something else."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else build(hint, value, where)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:

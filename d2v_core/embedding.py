@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from d2v_core.run import read_config, read_weights
-from d2v_core.setup import make_setup
+from d2v_core.run import fill, read_config, read_weights
+from d2v_core.setup import setup_of
 
 
 class Embedder:
@@ -16,10 +16,9 @@ class Embedder:
     def __init__(self, folder: Path, device: str | torch.device = "cpu") -> None:
         """Load the run at ``folder``; raises UserError when it is no run or does not fit this version."""
         self.device = torch.device(device)
-        config = read_config(folder)
-        self.setup = make_setup(config["modality"], config, str(folder))
+        self.setup = setup_of(read_config(folder), folder)
         self.encoder = self.setup.encoder().eval()
-        self.encoder.load_state_dict(read_weights(folder, "encoder."))
+        fill(self.encoder, read_weights(folder, "encoder."), folder)
         self.encoder.to(self.device)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The exceptions with a meaning of their own: for people, for runs that are told to stop, for rows."""
+"""The exceptions with a meaning of their own: for people, for runs that end early, for rows."""
 
 
 class UserError(Exception):
@@ -7,6 +7,10 @@ class UserError(Exception):
 
 class Stopped(Exception):  # noqa: N818 - not a fault: what was asked for, with everything saved
     """Training ended early because it was told to, and can go on from there."""
+
+
+class Interrupted(Exception):  # noqa: N818 - nobody's fault: an accident, after which a run can go on
+    """Training ended because another process that takes part in it is gone."""
 
 
 class Dropped(Exception):  # noqa: N818 - not a fault: the row is counted and the run goes on

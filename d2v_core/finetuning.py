@@ -5,19 +5,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
 from d2v_core.config import build, require
 from d2v_core.data import masks
-from d2v_core.data.mixing import MixConfig, mix
+from d2v_core.data.mixing import MixConfig, WaveMixConfig, mix, mix_waves
 from d2v_core.data.order import Batch, Place, follow, key
-from d2v_core.data.table import Row, Table
+from d2v_core.data.table import LABELS, Row, Table
 from d2v_core.errors import UserError
 from d2v_core.model.supervised import HeadConfig, Supervised
 from d2v_core.setup import Setup
 from d2v_core.training.loop import LoopConfig, Step
 from d2v_core.training.optimizer import OptimizerConfig
+from d2v_core.training.ranks import ALONE, Ranks
 from d2v_core.training.resume import fit_resumably
 
 ROWS_AT_ONCE = 32
@@ -54,8 +56,9 @@ class FinetuneConfig:
 
     ``batch`` is the budget of one batch in the modality's unit; ``per_class`` labels are used (0: all of them).
     ``augment`` changes the modality's own block ``augment``: {} leaves it as it is, null augments nothing; ``mix``
-    blends the images of a batch. ``frozen`` names parts of the encoder that never learn; ``hide_tokens`` and
-    ``hide_channels`` hide spans from it. ``block_bias`` gives every block a copy of the bias that all share (3.2).
+    blends the images of a batch, ``mix_waves`` its waves. ``frozen`` names parts of the encoder that never learn;
+    ``hide_tokens`` and ``hide_channels`` hide spans from it. ``block_bias`` gives every block a copy of the bias that
+    all share (3.2).
     """
 
     batch: float
@@ -71,13 +74,15 @@ class FinetuneConfig:
     loop: LoopConfig
     mix: MixConfig | None = None
     block_bias: bool = False
+    mix_waves: WaveMixConfig | None = None
 
     def __post_init__(self) -> None:
         require(self.batch > 0, f"batch must be positive, not {self.batch}.")
         require(len(self.seeds) > 0, "seeds must hold at least one number.")
         require(self.per_class >= 0, f"per_class must not be negative, but is {self.per_class}.")
-        classes = self.head.kind not in ("ctc", "score")
-        require(classes or not self.mix, f"mix needs a head of classes; set it to null for {self.head.kind!r}.")
+        for name in ("mix", "mix_waves"):
+            fits = self.head.kind not in ("ctc", "score") or not getattr(self, name)
+            require(fits, f"{name} needs a head of classes; set it to null for {self.head.kind!r}.")
 
 
 def finetuned_setup(setup: Setup, config: FinetuneConfig) -> Setup:
@@ -87,6 +92,8 @@ def finetuned_setup(setup: Setup, config: FinetuneConfig) -> Setup:
     """
     trunk = replace(setup.trunk, **asdict(config.regularise)) if config.regularise else setup.trunk
     trunk = replace(trunk, final_norm=trunk.final_norm and config.head.kind != "mean")
+    if config.head.layers == "weighted" and trunk.layer_drop:
+        raise UserError(f"{setup.name}: layers of the head are weighted but may be dropped; set layer_drop to 0.")
     blocks = dict(vars(setup.config))
     if config.augment:
         if "augment" not in blocks:
@@ -107,6 +114,7 @@ def finetune(
     labels: Labels,
     seed: int,
     state: Path,
+    ranks: Ranks = ALONE,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Step]:
     """Train ``model`` on the labelled rows of ``table``, on the device it is on; yield after every update.
@@ -123,7 +131,7 @@ def finetune(
         rngs = [key(seed, batch.epoch, int(row)) for row in numbers]
         inputs = setup.modality.batch(chosen, None if config.augment is None else rngs, setup.config)
         inputs = inputs | hide(setup, config, inputs, rngs) | {"labels": labels(chosen)}
-        return inputs if config.mix is None else inputs | blend(inputs, key(seed, batch.epoch, batch.position, MIXING))
+        return inputs | blend(inputs, key(seed, batch.epoch, batch.position, MIXING))
 
     lengths = setup.modality.lengths(table, setup.config)[rows]
 
@@ -131,10 +139,14 @@ def finetune(
         return follow(lengths, config.batch, seed, start)
 
     def blend(inputs: dict[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
+        if config.mix_waves:
+            return mix_waves(inputs, len(table.classes), rng, config.mix_waves)
+        if config.mix is None:
+            return {}
         images, targets = mix(inputs["inputs"], inputs["labels"], len(table.classes), rng, config.mix)
         return {"inputs": images, "labels": targets}
 
-    return fit_resumably(model, make, order, config.loop, config.optimizer, seed, state, stop=stop)
+    return fit_resumably(model, make, order, config.loop, config.optimizer, seed, state, ranks, stop)
 
 
 def hide(
@@ -164,14 +176,28 @@ def labelled_rows(table: Table, config: FinetuneConfig, seed: int) -> np.ndarray
     elif config.head.kind == "score":
         rows = np.flatnonzero([score is not None for score in table.column("score")])
     else:
-        found = np.array([-1 if label is None else label for label in table.column("label")])
-        shuffled = key(seed, 0).permutation(len(found))
-        wanted = config.per_class or len(found)
-        groups = [shuffled[found[shuffled] == label][:wanted] for label in range(len(table.classes))]
-        rows = np.sort(np.concatenate(groups)) if groups else np.empty(0, dtype=int)
+        owners, labels = label_pairs(table, config.head)
+        turns = np.argsort(key(seed, 0).permutation(len(table)))
+        order = np.argsort(turns[owners], kind="stable")
+        wanted = config.per_class or len(table)
+        groups = [owners[order][labels[order] == label][:wanted] for label in range(len(table.classes))]
+        rows = np.unique(np.concatenate(groups)) if groups else np.empty(0, dtype=int)
     if len(rows) == 0:
         raise UserError(f"{table.folder} has no labelled row in its {table.split!r} split; fine-tuning needs labels.")
     return rows
+
+
+def label_pairs(table: Table, head: HeadConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Return a row number and a class for every label of ``table``, both [labels] int64; a row may have several."""
+    if head.kind == "tags":
+        return np.repeat(np.arange(len(table)), table.lengths(LABELS.name)), table.values(LABELS.name).astype(np.int64)
+    found = np.array([-1 if label is None else label for label in table.column("label")])
+    return np.flatnonzero(found >= 0), found[found >= 0]
+
+
+def label_columns(setup: Setup, head: HeadConfig) -> pa.Schema:
+    """Return the columns of the tables from which ``head`` learns: the modality's, and for several labels theirs."""
+    return setup.modality.columns.append(LABELS) if head.kind == "tags" else setup.modality.columns
 
 
 @torch.no_grad()
@@ -179,8 +205,14 @@ def predict(setup: Setup, model: Supervised, table: Table, device: torch.device)
     """Yield, for every row of ``table`` in order, its logits on the CPU: [C], or for CTC [real tokens, C]."""
     model.eval().to(device)
     for rows in table.chunks(ROWS_AT_ONCE):
-        inputs = setup.modality.batch(rows, None, setup.config)
-        logits, padding = model.logits({name: tensor.to(device) for name, tensor in inputs.items()})
-        for number, values in enumerate(logits.cpu()):
-            real = slice(None) if padding is None or values.ndim == 1 else ~padding[number].cpu()
-            yield values[real]
+        yield from logits_of(setup, model, rows, device)
+
+
+@torch.no_grad()
+def logits_of(setup: Setup, model: Supervised, rows: Sequence[Row], device: torch.device) -> list[Tensor]:
+    """Return what ``predict`` yields for one batch of rows, by a model that is on ``device`` and evaluates."""
+    inputs = setup.modality.batch(rows, None, setup.config)
+    logits, padding = model.logits({name: tensor.to(device) for name, tensor in inputs.items()})
+    if padding is None or logits.ndim == 2:
+        return list(logits.cpu())
+    return [values[~hidden] for values, hidden in zip(logits.cpu(), padding.cpu(), strict=True)]

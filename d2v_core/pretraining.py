@@ -86,9 +86,8 @@ class Source:
         setup, seed, numbers = self.setup, self.seed, self.rows[batch.rows]
         rngs = [key(seed, batch.epoch, int(row)) for row in numbers]
         inputs = setup.modality.batch([self.table[row] for row in numbers], rngs, setup.config)
-        if setup.version == 2:
-            views = range(1, 1 + self.config.objective.views.count)
-            rngs = [key(seed, batch.epoch, int(row), view) for row in numbers for view in views]
+        if views := self.config.objective.views:
+            rngs = [key(seed, batch.epoch, int(row), view) for row in numbers for view in range(1, 1 + views.count)]
         return inputs | hide(setup, inputs, rngs)
 
 
@@ -117,6 +116,6 @@ def make_model(setup: Setup, config: PretrainConfig) -> Data2Vec:
         )
     if not 0 < config.objective.targets.layers <= setup.trunk.depth:
         raise UserError(f"{setup.name}: objective.targets.layers must be in 1-{setup.trunk.depth}, the trunk's depth.")
-    if setup.version == 1:
+    if objective.views is None:
         return Data2Vec(setup.encoder(), setup.modality.head(setup.trunk), objective)
     return Data2Vec2(setup.encoder(), setup.modality.decoder(setup.trunk, objective.views.decoder), objective)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 from d2v_core import modalities
 from d2v_core.config import build
@@ -18,7 +19,7 @@ class Setup:
     name: str
     version: int
     modality: ModuleType
-    config: object  # the modality's Config
+    config: Any  # the modality's Config
     trunk: TransformerConfig
 
     def encoder(self) -> Encoder:
@@ -31,6 +32,18 @@ class Setup:
         table = model.pop("table")
         trunk = dataclasses.asdict(self.trunk)
         return {"modality": self.name, "version": self.version, "table": table, "model": {**model, "trunk": trunk}}
+
+
+def setup_of(config: Mapping, folder: object) -> Setup:
+    """Return the setup in the config.json of the run at ``folder``; raise UserError when it is of another version."""
+    try:
+        return make_setup(str(config.get("modality")), config, "it")
+    except UserError as error:
+        reason = str(error).partition(". ")[0].removesuffix(".").removeprefix("it.").replace("; add it", "")
+        raise UserError(
+            f"{folder}/config.json is not of this version of d2v ({reason}); use the version that made it, or train "
+            "the run again."
+        ) from None
 
 
 def make_setup(name: str, block: Mapping, where: str) -> Setup:

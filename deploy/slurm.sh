@@ -20,7 +20,7 @@ cd "${SLURM_SUBMIT_DIR:-.}"
 export PATH="$PWD/.venv/bin:$PATH" PYTHONPATH="$PWD" DVC_NO_ANALYTICS=1
 stopped=0
 
-# shellcheck disable=SC2317  # the trap calls it
+# shellcheck disable=SC2317,SC2329  # the trap calls it
 stop() {
     stopped=1
     pkill -TERM --parent "$training" || true

@@ -4,7 +4,7 @@ The lists that the UI offers are read from the project in the current folder: bl
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from prefect.types import NonNegativeInteger, PositiveInteger
@@ -12,28 +12,37 @@ from pydantic import Field
 
 
 def blocks(group: str) -> list[str]:
-    """Return the names of the blocks in ``group`` of params.yaml, such as the modalities; none without a file."""
+    """Return the names of the blocks in ``group`` of params.yaml, such as the modalities; none if unreadable."""
     path = Path("params.yaml")
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-    return list((content or {}).get(group) or {})
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        content = None  # planning says so
+    return list((content.get(group) or {}) if isinstance(content, dict) else {})
 
 
-def named(group: str) -> object:
+def named(group: str) -> Any:
     """Return the type of a name of a block: a list to choose from in the UI, checked again when the run is planned."""
     names = blocks(group)
-    return Annotated[str, Field(json_schema_extra={"enum": names})] if names else str
+    listed: dict[str, Any] = {"enum": names}
+    return Annotated[str, Field(json_schema_extra=listed)] if names else str
 
 
-def recipes() -> object:
+def recipes() -> Any:
     """Return the type of the name of a recipe: one of the files in the folder ``recipes``."""
     folder = Path("recipes")
     names = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
     return Literal[tuple(names)] if names else str
 
 
-Modality = named("modalities")
-Task = named("tasks")
-Recipe = recipes() | None
+if TYPE_CHECKING:
+    Modality = str
+    Task = str
+    Recipe = str | None
+else:
+    Modality = named("modalities")
+    Task = named("tasks")
+    Recipe = recipes() | None
 Updates = PositiveInteger | None
 Batch = PositiveInteger | None
 Seed = NonNegativeInteger | None

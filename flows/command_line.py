@@ -3,16 +3,17 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 
-from prefect import Flow
+from prefect.states import State
 
 from flows.graph import PlanError, plan
 
 SECONDS_TO_STOP = 5
 
 
-def run(called: Flow, targets: list[str], /, **parameters: object) -> None:
+def run(called: Callable[..., State], targets: list[str], /, **parameters: object) -> None:
     """Call a flow to run ``targets``; exit with 1 and the reason if it fails. No server starts for a mistyped name."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
@@ -78,7 +79,7 @@ def resolve(targets: Iterable[str]) -> list[str]:
         return sorted(select(targets, [stage.addressing for stage in repo.index.graph]))
 
 
-def files(stage: object, kind: str) -> tuple[str, ...]:
+def files(stage: Any, kind: str) -> tuple[str, ...]:
     """Return the outputs of one of DVC's stages that are of a ``kind``: ``metric`` or ``plot``."""
     return tuple(str(out) for out in stage.outs if getattr(out, kind))
 

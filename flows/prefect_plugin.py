@@ -46,4 +46,4 @@ def accept_bare_names() -> None:
             raise SystemExit(f"There are {len(found)} deployments named {name!r}; use FLOW/{name}.")
         return await self.read_deployment(found[0].id) if found else await full(self, f"-/{name}")
 
-    PrefectClient.read_deployment_by_name = read_deployment_by_name
+    PrefectClient.read_deployment_by_name = read_deployment_by_name  # type: ignore[method-assign]

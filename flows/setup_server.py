@@ -50,7 +50,7 @@ def silence(seconds: float = SECONDS_OF_SILENCE) -> AutomationCore:
         within=timedelta(seconds=seconds),
     )
     message = "No sign of life: its process or machine ended. A new run goes on from the last checkpoint."
-    action = ChangeFlowRunState(state=StateType.CRASHED, message=message)
+    action = ChangeFlowRunState(name=None, state=StateType.CRASHED, message=message, force=False)
     return AutomationCore(name=SILENT, trigger=trigger, actions=[action])
 
 

@@ -42,7 +42,7 @@ def show_states(states: Mapping[str, State]) -> None:
 
 
 def show_results(stages: Iterable[Stage]) -> None:
-    """Show the metrics and the curves of ``stages`` that are there, and where the report is."""
+    """Show the metrics and the curves of ``stages`` that are there."""
     stages = list(stages)
     rows = [row for stage in stages for path in stage.metrics for row in metric_rows(stage.name, Path(path))]
     if rows:
@@ -56,7 +56,11 @@ def show_results(stages: Iterable[Stage]) -> None:
                     key=key("loss", stage.name),
                     description=f"Loss of {stage.name} over {len(curves['update'])} records",
                 )
-    if "report" in {stage.name for stage in stages} and REPORT.exists():
+
+
+def show_report() -> None:
+    """Show where the report of the current folder is, once it is there."""
+    if REPORT.exists():
         address = os.environ.get("D2V_REPORTS_URL", REPORT.resolve().as_uri())
         create_link_artifact(
             address, link_text=f"Report: {address}", key="report", description="The report of this run"
@@ -112,7 +116,7 @@ Branch `{branch}`, commit `{commit}`
 git diff HEAD..{branch} -- params.yaml
 dvc params diff HEAD {branch}
 dvc metrics diff HEAD {branch}
-git worktree add ../{branch.replace("/", "-")} {branch}   # then `dvc checkout` there brings its models
+git worktree add ../{branch.replace("/", "-")} {branch}   # then `dvc checkout` there brings its models and its report
 ```
 
 Changed parameters:

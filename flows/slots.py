@@ -42,7 +42,8 @@ class Slots:
                 if process.poll() is None:
                     process.terminate()
                 process.wait()
-                process.stdout.close()
+                if process.stdout:
+                    process.stdout.close()
                 with self.lock:
                     self.running.remove(process)
 
@@ -72,4 +73,5 @@ def launch(command: Sequence[str]) -> subprocess.Popen:
 
 def die_with_parent() -> None:
     """Have the kernel end this process when the thread that started it ends, however it ends."""
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if LIBC:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

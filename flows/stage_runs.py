@@ -56,9 +56,12 @@ def run_stages(targets: list[str] | None, options: Options | None = None) -> Sta
                 name = show.key(flow_run.name or "run", (flow_run.id or "")[:8])
                 workspace = stack.enter_context(isolated(name, options.recipe, options.changes, planned))
             stack.enter_context(only_run())
-            state = run_planned(plan(targets, resources=("cpu", "gpu")), options)
+            stages = plan(targets, resources=("cpu", "gpu"))
+            state = run_planned(stages, options)
             if workspace:
-                keep(workspace, state.message)
+                keep(workspace, state.message or "")
+            elif "report" in {stage.name for stage in stages}:
+                show.show_report()
             if options.push:
                 push(targets)
             return state
@@ -69,14 +72,15 @@ def run_stages(targets: list[str] | None, options: Options | None = None) -> Sta
 def run_planned(stages: list[Stage], options: Options) -> State:
     """Run ``stages`` as tasks, so many side by side as ``options`` have places for."""
     slots = Slots(cpu=options.cpu, gpu=options.gpu)
-    tails = {stage.name: deque(maxlen=LINES_SHOWN) for stage in stages}
+    tails: dict[str, deque[str]] = {stage.name: deque(maxlen=LINES_SHOWN) for stage in stages}
     futures: dict[str, PrefectFuture] = {}
     try:
         for stage in stages:
             before = [futures[name] for name in stage.depends_on]
             tags = [stage.resource, *stage.name.split("@")]
             task = run_stage.with_options(name=stage.name, retries=stage.retries, tags=tags)
-            futures[stage.name] = task.submit(stage, slots, options.force, tails[stage.name], wait_for=before)
+            asked = (stage, slots, options.force, tails[stage.name])
+            futures[stage.name] = task.submit(*asked, wait_for=before, return_state=False)
         wait(list(futures.values()))
     except BaseException:
         slots.close()

@@ -6,6 +6,7 @@ listens on the loopback address; on another one only where ``PREFECT_SERVER_API_
 
 import argparse
 import base64
+import errno
 import ipaddress
 import os
 import signal
@@ -18,6 +19,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+
+import yaml
 
 from flows.slots import LIBC, die_with_parent
 
@@ -48,19 +51,28 @@ def main() -> None:
         signal.signal(number, lambda *_: sys.exit(0))
     refuse(arguments.host, arguments.port)
     with ExitStack() as stack:
-        serve(stack, arguments)
+        processes = serve(stack, arguments)
         print(f"Prefect is at http://{arguments.host}:{arguments.port} and reports at {reports(arguments)}")
         print(
             "In another terminal: prefect deployment run pretrain-speech --watch · Ctrl-C here stops it all", flush=True
         )
-        while all(process.poll() is None for process in stack.processes):
+        while all(process.poll() is None for process in processes):
             time.sleep(0.5)
         sys.exit("error: the server or a worker ended by itself; its last words are in state/ui/*.log.")
 
 
 def refuse(host: str, port: int) -> None:
-    """End with a sentence when ``host`` needs a password that is not set, or a port is taken."""
-    loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    """End with a sentence when ``host`` needs a password that is not set, or cannot be listened on at a port."""
+    from stages import params
+
+    try:
+        params.load()
+    except params.UserError as error:
+        sys.exit(f"error: {error}")
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        sys.exit(f"error: {host!r} is not an address; give one as --host, such as 127.0.0.1 or 0.0.0.0.")
     if not loopback and not os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
         sys.exit(f"error: {host} is open to others; set PREFECT_SERVER_API_AUTH_STRING=user:password first.")
     for number in (port, port + 1):
@@ -68,12 +80,14 @@ def refuse(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, number))
-            except OSError:
-                sys.exit(f"error: port {number} is taken; choose another one with --port.")
+            except (OSError, OverflowError) as error:
+                if getattr(error, "errno", None) == errno.EADDRINUSE:
+                    sys.exit(f"error: port {number} is taken; choose another one with --port.")
+                sys.exit(f"error: {host} cannot be listened on at {number} ({error}); change --host or --port.")
 
 
-def serve(stack: ExitStack, arguments: argparse.Namespace) -> None:
-    """Start server, page of reports and workers; they end with ``stack``, the workers and their runs first."""
+def serve(stack: ExitStack, arguments: argparse.Namespace) -> list[subprocess.Popen]:
+    """Start and return server, page of reports and workers; they end with ``stack``, workers and their runs first."""
     STATE.mkdir(parents=True, exist_ok=True)
     settings = os.environ | SETTINGS | {"D2V_REPORTS_URL": reports(arguments), "D2V_ROOT": str(Path.cwd())}
     settings.setdefault("PREFECT_HOME", str(Path("state/prefect").resolve()))
@@ -82,19 +96,30 @@ def serve(stack: ExitStack, arguments: argparse.Namespace) -> None:
         settings["PREFECT_API_AUTH_STRING"] = password
     start = partial(started, environment=settings)
     here = ["--host", arguments.host, "--port", str(arguments.port)]
-    stack.processes = [stack.enter_context(start("server", ["prefect", "server", "start", *here]))]
-    wait_for(f"{api}/health", stack.processes[0], password)
+    processes = [stack.enter_context(start("server", ["prefect", "server", "start", *here]))]
+    wait_for(f"{api}/health", processes[0], password)
     Path("reports").mkdir(exist_ok=True)
     page = [sys.executable, "-m", "http.server", str(arguments.port + 1), "--bind", arguments.host, "-d", "reports"]
-    stack.processes.append(stack.enter_context(start("reports", page)))
+    processes.append(stack.enter_context(start("reports", page)))
     places = [f"{pool}={getattr(arguments, pool)}" for pool in ("cpu", "gpu")]
     run([sys.executable, "-m", "flows.setup_server", *places], settings)
-    run(["prefect", "--no-prompt", "deploy", "--all"], settings)
+    run(["prefect", "--no-prompt", "deploy", *deployments()], settings)
     for pool in ("cpu", "gpu"):
         worker = [sys.executable, "-m", "flows.worker", pool, "--name", f"{socket.gethostname()}-{pool}"]
-        stack.processes.append(stack.enter_context(start(f"worker-{pool}", worker)))
+        processes.append(stack.enter_context(start(f"worker-{pool}", worker)))
     ADDRESS.write_text(api + "\n")
     stack.callback(ADDRESS.unlink, missing_ok=True)
+    return processes
+
+
+def deployments() -> list[str]:
+    """Return options that name the deployments of prefect.yaml, without those of modalities that params.yaml lacks."""
+    from flows.choices import blocks
+
+    known = {None, *blocks("modalities")}
+    listed = yaml.safe_load(Path("prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    names = [one["name"] for one in listed if one["parameters"].get("modality") in known]
+    return [option for name in names for option in ("--name", name)]
 
 
 def reports(arguments: argparse.Namespace) -> str:

@@ -15,7 +15,7 @@ from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.graph import PlanError
+from flows.graph import PlanError, opened
 
 RUNS = Path("state/runs")
 AUTHOR = ("-c", "user.name=d2v", "-c", "user.email=d2v@localhost", "-c", "commit.gpgsign=false")
@@ -56,6 +56,7 @@ def isolated(name: str, recipe: str | None, values: Mapping[str, object], target
         with chdir(folder), environment(D2V_STATE=str(project / "state/checkpoints"), PYTHONPATH=str(folder)):
             share_cache(project, folder)
             change(recipe, values)
+            link_inputs(project, folder)
             workspace = Workspace(folder, branch, base)
             workspace.commit(f"Parameters of {name}")
             tool("dvc", "--quiet", "checkout", "--with-deps", "--allow-missing", *targets, check=False)
@@ -121,6 +122,20 @@ def share_cache(project: Path, folder: Path) -> None:
         cache = tool("dvc", "cache", "dir").strip()
     tool("dvc", "config", "--local", "cache.dir", str(project / cache))
     tool("dvc", "config", "--local", "cache.type", LINKS)
+
+
+def link_inputs(project: Path, folder: Path) -> None:
+    """Link what stages read and neither git nor a stage brings to the workspace, such as a corpus below data/raw."""
+    with opened() as repo:
+        made = {Path(out.fs_path) for out in repo.index.outs}
+        read = {Path(dep.fs_path) for stage in repo.index.stages for dep in stage.deps}
+    above = {parent for path in made for parent in path.parents}
+    for path in read - made - above:
+        if path.is_relative_to(folder) and not path.exists() and not made.intersection(path.parents):
+            original = project / path.relative_to(folder)
+            if original.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.symlink_to(original)
 
 
 def change(recipe: str | None, values: Mapping[str, object]) -> None:

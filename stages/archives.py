@@ -12,7 +12,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from threading import Lock
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from d2v_core.errors import UserError
 
@@ -59,7 +59,7 @@ def regular_members(stream: BinaryIO) -> Iterator[tuple[str, tuple[int, int]]]:
     """Yield name, beginning and size of every regular file of an unpacked archive."""
     with tarfile.open(fileobj=stream, mode="r:") as archive:
         while member := archive.next():
-            archive.members = []  # or every header would stay in memory
+            cast(Any, archive).members = []  # or every header would stay in memory
             name = "/".join(part for part in member.name.split("/") if part not in ("", "."))
             inside = not member.name.startswith("/") and ".." not in member.name.split("/")
             if member.isreg() and not member.issparse() and inside and name:
@@ -71,11 +71,11 @@ def unpacked(name: str, opener: Callable[[], BinaryIO]) -> BinaryIO:
     """Return the content of a file, unpacked as the end of ``name`` says, as a seekable stream."""
     name = name.lower()
     if name.endswith((".gz", ".tgz")):
-        return gzip.GzipFile(fileobj=opener())
+        return cast(BinaryIO, gzip.GzipFile(fileobj=opener()))
     if name.endswith(".xz"):
-        return lzma.LZMAFile(opener())
+        return cast(BinaryIO, lzma.LZMAFile(opener()))
     if name.endswith(".bz2"):
-        return bz2.BZ2File(opener())
+        return cast(BinaryIO, bz2.BZ2File(opener()))
     return io.BufferedReader(Zstandard(opener)) if name.endswith(".zst") else opener()
 
 
@@ -113,7 +113,7 @@ class Zstandard(io.RawIOBase):
         """Return the number of bytes before the next one."""
         return self.position
 
-    def readinto(self, target: memoryview) -> int:
+    def readinto(self, target: Any) -> int:
         """Fill ``target`` as far as there is something and return how far."""
         content = self.stream.read(len(target))
         target[: len(content)] = content

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from d2v_core.errors import Dropped
 
 
-def open_cells(name: str, opener: Callable[[], BinaryIO], path: Path | None) -> object:
+def open_cells(name: str, opener: Callable[[], BinaryIO], path: Path | None) -> "Parquet | Arrow | Lines":
     """Return the values of a table by (row, column), as bytes; ``path`` is where it is on this machine, if it is."""
     name = name.lower()
     if name.endswith(".parquet"):
@@ -39,7 +39,8 @@ class Parquet:
     def __init__(self, source: str | BinaryIO) -> None:
         from pyarrow.parquet import ParquetFile
 
-        self.file, self.lock, self.held = ParquetFile(source), Lock(), (None, None)
+        self.file, self.lock = ParquetFile(source), Lock()
+        self.held: tuple[tuple[int, str], Any] | None = None
         groups = range(self.file.num_row_groups)
         self.starts = [0, *accumulate(self.file.metadata.row_group(group).num_rows for group in groups)]
 
@@ -47,8 +48,8 @@ class Parquet:
         row, column = place
         group = bisect_right(self.starts, row) - 1
         with self.lock:
-            if self.held[0] != (group, column):
-                self.held = (None, None)
+            if self.held is None or self.held[0] != (group, column):
+                self.held = None
                 self.held = ((group, column), self.file.read_row_group(group, columns=[column]).column(column))
             return content(self.held[1][row - self.starts[group]].as_py())
 
@@ -66,9 +67,9 @@ class Arrow:
             if path:
                 source.seek(0)
             self.table = pa.ipc.open_stream(source).read_all()
-        self.checked = {}
+        self.checked: dict[str, Any] = {}
 
-    def column(self, name: str) -> object:
+    def column(self, name: str) -> Any:
         """Return a column, checked once: what is damaged would end the process."""
         if name not in self.checked:
             self.table.column(name).validate(full=True)

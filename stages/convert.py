@@ -4,6 +4,7 @@ A task starts from it by ``pretrained: FOLDER``; ``d2v_core.load`` takes any fol
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from torch import Tensor
@@ -31,9 +32,15 @@ def check_target(folder: Path) -> None:
     if not folder.exists() and not folder.is_symlink():
         return
     files = {path.name for path in folder.iterdir()} if folder.is_dir() and not folder.is_symlink() else {folder.name}
-    is_run = files == {CONFIG, WEIGHTS} and {"modality", "model"} <= read_config(folder).keys()
-    if files and not is_run:
+    if files and not (files == {CONFIG, WEIGHTS} and is_run(folder)):
         raise UserError(f"{folder} is there and is not a run folder; give the name of a new one.")
+
+
+def is_run(folder: Path) -> bool:
+    """Tell whether config.json in ``folder`` is a run's, and not one of Hugging Face's or damaged."""
+    with suppress(UserError):
+        return {"modality", "model"} <= read_config(folder).keys()
+    return False
 
 
 def summary(config: Mapping, weights: Mapping[str, Tensor], folder: str) -> list[str]:

@@ -4,6 +4,7 @@ Both origins share everything but the first weights: rows, order, schedule and s
 """
 
 import hashlib
+from contextlib import nullcontext
 from dataclasses import asdict
 
 import torch
@@ -14,6 +15,7 @@ from d2v_core.errors import UserError
 from d2v_core.finetuning import finetune
 from d2v_core.model.supervised import Supervised
 from d2v_core.run import write_run
+from d2v_core.training.ranks import ALONE, Ranks
 from stages import runner, tasks, training
 from stages.paths import PLOTS
 from stages.tasks import ORIGINS, Task
@@ -24,19 +26,24 @@ def main(name: str, origin: str) -> None:
     if origin not in ORIGINS:
         raise UserError(f"the origin of the weights must be one of {', '.join(ORIGINS)}, not {origin!r}.")
     task = tasks.starting_from(tasks.read_task(name), origin)
+    place = training.gather(task.train.loop.accumulate > 1)
     records = []
-    with publish_folder(tasks.run_folder(name, origin, 0).parent) as folder:
+    with publish_folder(tasks.run_folder(name, origin, 0).parent) if place.first else nullcontext() as folder:
         for seed in task.train.seeds:
             torch.manual_seed(seed)
             model = tasks.first_model(task, origin)
-            records += [{"seed": seed, **row} for row in train(task, model, seed, f"finetune-{name}-{origin}")]
-            run = {**task.finetuned.describe(), "task": name, "origin": origin, "seed": seed, "symbols": task.symbols}
-            write_run(folder / f"seed-{seed}", run, model.state_dict())
-    training.write_csv(PLOTS / name / f"{origin}.csv", records)
+            rows = train(task, model, seed, f"finetune-{name}-{origin}", place)
+            records += [{"seed": seed, **row} for row in rows]
+            run = {**task.finetuned.describe(), "task": name, "origin": origin, "seed": seed}
+            run |= {"head": task.train.head.kind, "symbols": task.symbols}
+            if folder:
+                write_run(folder / f"seed-{seed}", run, model.state_dict())
+    if place.first:
+        training.write_csv(PLOTS / name / f"{origin}.csv", records)
 
 
-def train(task: Task, model: Supervised, seed: int, label: str) -> list[dict[str, str]]:
-    """Train ``model`` in place, going on where a stopped run of the same kind was, and return its records."""
+def train(task: Task, model: Supervised, seed: int, label: str, place: Ranks = ALONE) -> list[dict[str, str]]:
+    """Train ``model`` in place, going on where a stopped run of the same kind was; return the first rank's records."""
     model.to(training.pick_device())
     identity = {
         **task.finetuned.describe(),
@@ -46,10 +53,10 @@ def train(task: Task, model: Supervised, seed: int, label: str) -> list[dict[str
         "weights": weights_digest(model),
     }
     stop = training.asked_to_stop()
-    with training.resume_state(label, identity) as state:
+    with training.resume_state(label, identity, place) as state:
         log = training.CsvLog(state / "log.csv")
-        steps = finetune(task.setup, task.train, model, task.table("train"), task.labels, seed, state, stop)
-        training.follow(steps, log, f"{label}-{seed}", task.train.loop.updates)
+        steps = finetune(task.setup, task.train, model, task.table("train"), task.labels, seed, state, place, stop)
+        training.follow(steps, log, f"{label}-{seed}", task.train.loop.updates, place)
     return log.rows
 
 

@@ -62,7 +62,8 @@ def read_member(modality: str, where: str) -> Member:
     key = f"{params.PATH}: modalities.{modality}"
     setup = make_setup(modality, block, key)
     config = build(PretrainConfig, block["pretrain"], f"{key}.pretrain")
-    return Member(setup, config, tables.Table(TABLES / modality, "train", setup.modality.columns))
+    table = tables.Table(TABLES / modality, "train", setup.modality.columns, setup.config.table)
+    return Member(setup, config, table)
 
 
 def describe(modality: str, member: Member) -> dict:

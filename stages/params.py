@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
@@ -14,7 +14,7 @@ from d2v_core.errors import UserError
 T = TypeVar("T")
 
 PATH = Path("params.yaml")
-BLOCKS = {  # what every block of these groups may hold
+BLOCKS: dict[str, dict[str, type]] = {  # what every block of these groups may hold
     "modalities": {
         "version": int,
         "corpus": Mapping,
@@ -41,7 +41,10 @@ BLOCKS = {  # what every block of these groups may hold
 }
 
 
-class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Loader(SafeLoader):
     """Reads 1e-05 as a number, as YAML 1.2 and DVC do."""
 
 
@@ -83,16 +86,18 @@ def mapping(value: object, where: str) -> Mapping:
     return value
 
 
-def get(key: str, kind: type[T] = object, path: Path = PATH) -> T:
+def get(key: str, kind: type = object, path: Path = PATH) -> Any:
     """Return the value of type ``kind`` at the dotted ``key``; raise UserError when there is none or another one."""
-    value: object = load(path)
+    value: Any = load(path)
     walked = str(path)
     for part in key.split("."):
         known = [name for name in mapping(value, walked) if isinstance(name, str)]
         walked = f"{walked}: {part}" if walked == str(path) else f"{walked}.{part}"
         if part not in known:
             near = difflib.get_close_matches(part, known, n=1, cutoff=0.0)
-            raise UserError(f"{walked} is missing" + (f"; the nearest key there is {near[0]!r}." if near else "."))
+            raise UserError(
+                f"{walked} is missing" + (f"; the nearest key there is {near[0]!r}." if near else "; add it.")
+            )
         value = value[part]
     return value if kind is object else convert(kind, value, walked)
 

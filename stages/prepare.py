@@ -6,7 +6,9 @@ again (``stages.preparation``). How many were reused is printed: ``metrics`` are
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import polars as pl
 
@@ -33,23 +35,26 @@ def main(name: str) -> None:
     symbols = len(read_symbols(modality))
     items = manifest(corpus, params.get("seed"))
     first = items["id"].is_first_distinct()
-    classes = sorted(set(items.filter(pl.col("split") == "train")["label"].drop_nulls()))
+    labels = items.filter(pl.col("split") == "train")["label"].drop_nulls()
+    classes = sorted({name for label in set(labels) for name in names_in(label, corpus)})
     where = place(name)
     job = shards.begin(modality, table, VOCABULARIES / modality, where or str(STATE / "shards" / name))
     parts = plan(items.filter(first), corpus.rows_per_shard)
     done, dropped = make(name, job, parts, items.filter(~first), len(items), corpus, classes)
     counts = accounts.count(items, done, dropped, modality)
     accounts.check(counts, corpus, dropped)
-    publish_table(job.store, where or TABLES / name, done, dropped, classes, symbols)
+    publish_table(job.store, where or TABLES / name, done, dropped, classes, symbols, asdict(table))
     with publish(METRICS / name / "counts.json") as path:
         path.write_text(json.dumps(counts, indent=1) + "\n")
     reused = sum(result.reused for _, result in done)
     if reused:
         print(f"{name}: {reused} of {len(done)} shards were there already")
+    if counts.get("replaced"):
+        print(f"{name}: {counts['replaced']} characters stand for what was not text")
     print(f"{name}: {counts['seen']} items seen, {counts['kept']} kept, {counts['seen'] - counts['kept']} dropped")
 
 
-def read_blocks(name: str) -> tuple[str, CorpusConfig, object]:
+def read_blocks(name: str) -> tuple[str, CorpusConfig, Any]:
     """Return the modality, the corpus and the table's block of the modality or labelled corpus ``name``."""
     blocks, labelled = params.get("modalities"), params.load().get("labelled") or {}
     check_keys({name: None}, [*blocks, *labelled], f"{params.PATH}: modalities")
@@ -80,12 +85,23 @@ def plan(items: pl.DataFrame, size: int) -> list[tuple[str, pl.DataFrame]]:
     return parts
 
 
-def tasks(job: shards.Job, parts: Sequence[tuple[str, pl.DataFrame]], classes: Sequence[str]) -> Iterator[Task]:
-    """Yield the task of every shard, made when it is asked for."""
+def names_in(label: str, corpus: CorpusConfig) -> list[str]:
+    """Return the names of classes in a label, in order and each once: several where the corpus has a ``separator``."""
+    if not corpus.separator:
+        return [label]
+    return sorted({name.strip() for name in label.split(corpus.separator)} - {""})
+
+
+def tasks(
+    job: shards.Job, parts: Sequence[tuple[str, pl.DataFrame]], classes: Sequence[str], corpus: CorpusConfig
+) -> Iterator[Task]:
+    """Yield the task of every shard, made when it is asked for; names that training does not have are left out."""
     numbers = {label: number for number, label in enumerate(classes)}
     for split, part in parts:
-        labels = sorted(set(part["label"].drop_nulls()) & numbers.keys())
-        yield Task(job, split, part.to_dicts(), {label: numbers[label] for label in labels})
+        labels = sorted(set(part["label"].drop_nulls()))
+        known = {label: [numbers[name] for name in names_in(label, corpus) if name in numbers] for label in labels}
+        known = {label: found for label, found in known.items() if found}
+        yield Task(job, split, part.to_dicts(), known, bool(corpus.separator))
 
 
 def make(
@@ -102,9 +118,10 @@ def make(
     Raises UserError as soon as more is dropped than ``max_dropped`` allows.
     """
     twice = duplicates.with_columns(reason=pl.lit("duplicate id"), detail=pl.lit("")).select(*accounts.DROPPED)
-    done, dropped = [], twice.to_dicts()
+    done = []
+    dropped: list[Mapping[str, Any]] = [*twice.to_dicts()]
     remote = "://" in job.store or "://" in corpus.raw
-    made = results(tasks(job, parts, classes), len(parts), setting("executor", PROCESSES), remote)
+    made = results(tasks(job, parts, classes, corpus), len(parts), setting("executor", PROCESSES), remote)
     for (split, _), result in zip(parts, track(made, f"prepare-{name}", len(parts), unit="shards"), strict=True):
         done.append((split, result))
         dropped += result.dropped

@@ -7,6 +7,7 @@ import math
 
 from d2v_core.config import build
 from d2v_core.data import table as tables
+from d2v_core.model.data2vec import Data2Vec
 from d2v_core.pretraining import PretrainConfig, pretrain
 from d2v_core.run import write_run
 from stages import params, runner, training
@@ -18,7 +19,7 @@ def main(name: str) -> None:
     setup = training.read_setup(name)
     config = build(PretrainConfig, params.modality(name).get("pretrain"), f"{params.PATH}: modalities.{name}.pretrain")
     seed = params.get("seed")
-    table = tables.Table(TABLES / name, "train", setup.modality.columns)
+    table = tables.Table(TABLES / name, "train", setup.modality.columns, setup.config.table)
     identity = training.identity_of(setup, config, seed, TABLES / name)
     place, stop = training.gather(), training.asked_to_stop()
     with training.resume_state(f"pretrain-{name}", identity, place) as state:
@@ -32,7 +33,7 @@ def main(name: str) -> None:
             training.write_json(METRICS / name / "pretrain.json", summary(log.rows))
 
 
-def weights(model: object) -> dict:
+def weights(model: Data2Vec) -> dict:
     """Return the tensors worth keeping: the student's encoder, its head, and the teacher's encoder."""
     parts = {"encoder.": model.student, "head.": model.head, "teacher.": model.teacher.encoder}
     return {prefix + name: value for prefix, part in parts.items() for name, value in part.state_dict().items()}

@@ -1,25 +1,30 @@
 """Stage ``probe``: how much a frozen encoder knows, pretrained beside random weights of the same shape.
 
-Classification: logistic regression and nearest neighbours on mean-pooled features. Transcripts and numbers: the task's
-own head.
+Classification: logistic regression and nearest neighbours on mean-pooled features. Transcripts, numbers and tags: the
+task's own head. Both read the last layer or, as SUPERB does, a learnt average of all layers (reference 6.5).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from d2v_core.config import require
 from d2v_core.data.order import key
-from d2v_core.data.table import Table
 from d2v_core.evaluation.features import pooled_features
+from d2v_core.finetuning import RegulariseConfig
 from d2v_core.model.encoder import Encoder
 from stages import params, runner, tasks, training
 from stages.finetune import train
 from stages.paths import METRICS
 from stages.tasks import Task
 
+WHOLE = RegulariseConfig(dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, layer_drop=0.0, drop_path=0.0)
+SPLITS = ("valid", "test")
 Features = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
@@ -29,6 +34,7 @@ class ProbeConfig:
 
     ``seeds`` draw the random encoders and the few labels; ``per_class`` is how many few are; ``neighbours`` and the
     inverse ``penalties`` to choose from on the valid split are for classes, ``updates`` and ``rate`` for other answers.
+    Linear probes read the ``last`` layer, or the average of all ``layers`` by weights that they learn.
     """
 
     seeds: tuple[int, ...]
@@ -37,6 +43,7 @@ class ProbeConfig:
     penalties: tuple[float, ...] = (0.01, 0.1, 1.0)
     updates: int = 300
     rate: float = 1e-2
+    layers: Literal["last", "weighted"] = "last"
 
     def __post_init__(self) -> None:
         require(len(self.seeds) > 0, "seeds must hold at least one number.")
@@ -47,9 +54,9 @@ def main(name: str) -> None:
     """Probe task ``name`` and write its metrics."""
     task = read_frozen_task(name)
     config = params.read(ProbeConfig, f"tasks.{name}.probe")
-    probe = probe_head if task.transcribes or task.measures else probe_classes
+    probe = probe_head if task.transcribes or task.measures or task.tags else probe_classes
     metrics = {
-        origin: {split: tasks.spread_over_seeds([result[split] for result in results]) for split in ("valid", "test")}
+        origin: {split: tasks.spread_over_seeds([result[split] for result in results]) for split in SPLITS}
         for origin in ("pretrained", "random")
         for results in [[probe(task, config, origin, seed) for seed in config.seeds]]
     }
@@ -60,25 +67,23 @@ def main(name: str) -> None:
 
 
 def read_frozen_task(name: str) -> Task:
-    """Return the task ``name`` without what fine-tuning drops and hides: a frozen encoder sees everything."""
+    """Return the task ``name`` without what training drops, hides and blends: a frozen encoder sees everything."""
     task = tasks.read_task(name)
-    return replace(task, train=replace(task.train, regularise=None, hide_tokens=None, hide_channels=None))
+    train = replace(task.train, regularise=WHOLE, hide_tokens=None, hide_channels=None, mix=None, mix_waves=None)
+    return replace(task, train=train)
 
 
 def probe_head(task: Task, config: ProbeConfig, origin: str, seed: int) -> dict[str, dict[str, float]]:
     """Return the scores of the task's own head, trained over a frozen encoder, per split."""
     torch.manual_seed(seed)
     task = tasks.starting_from(task, origin)
-    model = tasks.first_model(task, origin, replace(task.train.head, freeze=config.updates))
+    head = replace(task.train.head, freeze=config.updates, layers=config.layers)
     loop = replace(task.train.loop, updates=config.updates)
     optimizer = replace(task.train.optimizer, rate=config.rate)
-    probing = replace(task, train=replace(task.train, loop=loop, optimizer=optimizer))
+    probing = replace(task, train=replace(task.train, head=head, loop=loop, optimizer=optimizer))
+    model = tasks.first_model(probing, origin, head)
     train(probing, model, seed, f"probe-{task.name}-{origin}")
-    scores = {}
-    for split in ("valid", "test"):
-        table = task.table(split)
-        scores[split] = task.scores(task.truths(table), task.answers(model, table))
-    return scores
+    return {split: task.scores(model, task.table(split)) for split in SPLITS}
 
 
 def probe_classes(task: Task, config: ProbeConfig, origin: str, seed: int) -> dict[str, dict[str, float]]:
@@ -88,21 +93,28 @@ def probe_classes(task: Task, config: ProbeConfig, origin: str, seed: int) -> di
     encoder = task.setup.encoder()
     if origin == "pretrained":
         tasks.load_pretrained(task, encoder)
-    features = {split: labelled_features(task, encoder, task.table(split)) for split in ("train", "valid", "test")}
-    few = few_rows(features["train"][1], config.per_class, seed)
+    last = found = all_features(task, encoder, every_layer=False)
+    linear = linear_probe
+    if config.layers == "weighted":
+        found, linear = all_features(task, encoder, every_layer=True), weighted_probe
+    few = few_rows(found["train"][1], config.per_class, seed)
     probes = {
-        "linear_few": linear_probe(features, few, config),
-        "linear_all": linear_probe(features, np.arange(len(features["train"][1])), config),
-        "neighbours": neighbour_probe(features, config),
+        "linear_few": linear(found, few, config),
+        "linear_all": linear(found, np.arange(len(found["train"][1])), config),
+        "neighbours": neighbour_probe(last, config),
     }
-    return {split: {name: score[split] for name, score in probes.items()} for split in ("valid", "test")}
+    return {split: {name: score[split] for name, score in probes.items()} for split in SPLITS}
 
 
-def labelled_features(task: Task, encoder: Encoder, table: Table) -> tuple[np.ndarray, np.ndarray]:
-    """Return features [rows, D] and labels [rows] of the labelled rows of ``table``."""
-    features = pooled_features(task.setup, encoder, table, training.pick_device())
-    labels = np.array([-1 if label is None else label for label in table.column("label")])
-    return features[labels >= 0], labels[labels >= 0]
+def all_features(task: Task, encoder: Encoder, every_layer: bool) -> Features:
+    """Return, per split, features [rows, D], of every layer [rows, layers, D], and labels of the labelled rows."""
+    found = {}
+    for split in ("train", *SPLITS):
+        table = task.table(split)
+        features = pooled_features(task.setup, encoder, table, training.pick_device(), every_layer)
+        labels = np.array([-1 if label is None else label for label in table.column("label")])
+        found[split] = features[labels >= 0], labels[labels >= 0]
+    return found
 
 
 def few_rows(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
@@ -123,7 +135,52 @@ def linear_probe(features: Features, rows: np.ndarray, config: ProbeConfig) -> d
         for penalty in config.penalties
     ]
     best = max(fitted, key=lambda model: model.score(*features["valid"]))
-    return {split: 100 * float(best.score(*features[split])) for split in ("valid", "test")}
+    return {split: 100 * float(best.score(*features[split])) for split in SPLITS}
+
+
+def weighted_probe(features: Features, rows: np.ndarray, config: ProbeConfig) -> dict[str, float]:
+    """Return accuracies of logistic regression on ``rows`` of a learnt average of layers, its penalty chosen on valid.
+
+    Weights of layers and of classes are learnt together, from the plain average and zero, by L-BFGS; what is penalised
+    is that of scikit-learn. Features [rows, layers, D] are standardised by the mean and deviation of ``rows``.
+    """
+    chosen = torch.from_numpy(features["train"][0][rows])
+    mean, deviation = chosen.mean(dim=0), chosen.std(dim=0, correction=0).clamp(min=1e-6)
+    data = {
+        split: ((torch.from_numpy(x) - mean) / deviation, torch.from_numpy(y)) for split, (x, y) in features.items()
+    }
+    x, y = (part[rows] for part in data["train"])
+    classes = 1 + int(data["train"][1].max())
+    fitted = [fit_weighted(x, y, classes, penalty) for penalty in config.penalties]
+    best = max(fitted, key=lambda model: accuracy(model, *data["valid"]))
+    return {split: accuracy(best, *data[split]) for split in SPLITS}
+
+
+def fit_weighted(x: Tensor, y: Tensor, classes: int, penalty: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return weights of layers [layers], of classes [classes, D] and biases [classes] for x [rows, layers, D]."""
+    layers, weight, bias = torch.zeros(x.shape[1]), torch.zeros(classes, x.shape[2]), torch.zeros(classes)
+    parameters = [value.requires_grad_() for value in (layers, weight, bias)]
+    optimizer = torch.optim.LBFGS(parameters, max_iter=1000, history_size=10, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        total = penalty * F.cross_entropy(logits(parameters, x), y, reduction="sum") + weight.square().sum() / 2
+        total.backward()
+        return total
+
+    optimizer.step(loss)
+    return layers.detach(), weight.detach(), bias.detach()
+
+
+def logits(model: Sequence[Tensor], x: Tensor) -> Tensor:
+    """Return the logits [rows, classes] of features [rows, layers, D]."""
+    layers, weight, bias = model
+    return F.linear(torch.einsum("l,rld->rd", layers.softmax(dim=0), x), weight, bias)
+
+
+def accuracy(model: Sequence[Tensor], x: Tensor, y: Tensor) -> float:
+    """Return how many of x [rows, layers, D] get their class y [rows], in percent."""
+    return 100 * float((logits(model, x).argmax(dim=1) == y).float().mean())
 
 
 def neighbour_probe(features: Features, config: ProbeConfig) -> dict[str, float]:
@@ -133,8 +190,7 @@ def neighbour_probe(features: Features, config: ProbeConfig) -> dict[str, float]
     x, y = features["train"]
     model = KNeighborsClassifier(min(config.neighbours, len(x)), metric="cosine").fit(x - x.mean(axis=0), y)
     return {
-        split: 100 * float(model.score(features[split][0] - x.mean(axis=0), features[split][1]))
-        for split in ("valid", "test")
+        split: 100 * float(model.score(features[split][0] - x.mean(axis=0), features[split][1])) for split in SPLITS
     }
 
 

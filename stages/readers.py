@@ -9,9 +9,11 @@ import io
 import math
 import re
 import zlib
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,13 +23,15 @@ from stages import pictures, sources, tokenizer
 from stages.archives import unpacked
 from stages.layouts import Record
 
-BLOCK = 2**16  # samples decoded at a time
+T = TypeVar("T")
+
+BLOCK = 2**24  # samples decoded at a time; MP3 loses some at every stop, and a row is far shorter
 UNKNOWN = 2**62  # samples: what libsndfile says of a stream without a length is above this
 STRETCH = 2**20  # characters of a text encoded at a time
 COMPRESSED = (".gz", ".zst")
 
 
-def read(record: Record, table: object, vocabulary: Path) -> object:
+def read(record: Record, table: Any, vocabulary: Path) -> object:
     """Decode the item of ``record`` for a modality's ``table`` block; raises Dropped or whatever the codec raises.
 
     Audio gives mono samples [N] float32 at the table's rate, images [channels, height, width] uint8, text the ids of
@@ -36,7 +40,7 @@ def read(record: Record, table: object, vocabulary: Path) -> object:
     location, errors = record["path"], record.get("encoding_errors") or "drop"
     number(record)
     if location is None:
-        texts = [clean(record[name], errors) for name in ("text", "pair") if record.get(name) is not None]
+        texts = [clean(text, errors) for name in ("text", "pair") if (text := record.get(name)) is not None]
         return encode_sentences(texts, table.tokens, vocabulary)
     if sources.name_of(location).endswith(".npy"):
         return np.load(io.BytesIO(sources.open_bytes(location)), allow_pickle=False)
@@ -49,14 +53,15 @@ def read(record: Record, table: object, vocabulary: Path) -> object:
 
 def number(record: Record) -> float | None:
     """Return the score of ``record``, None if it has none; raise Dropped when it is no finite number."""
-    if record.get("score") is None:
+    given = record.get("score")
+    if given is None:
         return None
     try:
-        score = float(record["score"])
+        score = float(given)
     except ValueError:
         score = math.nan
     if not math.isfinite(score):
-        raise Dropped("not finite", f"score {record['score']!r} is not a number")
+        raise Dropped("not finite", f"score {given!r} is not a number")
     return score
 
 
@@ -67,8 +72,11 @@ def read_audio(path: Path | str, rate: int) -> np.ndarray:
 
 def decode_audio(location: str, rate: int, longest: float) -> np.ndarray:
     """Return mono samples [N] float32 at ``rate`` Hz; raise Dropped above ``longest`` seconds, and for silence."""
-    import soundfile
-    import soxr
+    try:
+        import soundfile
+        import soxr
+    except OSError as error:  # soundfile says so where there is no libsndfile
+        raise ImportError(f"soundfile cannot be used ({error})", name="soundfile") from None
 
     path = sources.local_path(location)
     with soundfile.SoundFile(sources.open_file(location) if path is None else regular(path)) as file:
@@ -80,9 +88,9 @@ def decode_audio(location: str, rate: int, longest: float) -> np.ndarray:
             samples = mono(file, most)
         if len(samples) < promised - original / 10 or header_promises_more(file.extra_info):
             raise Dropped("cut off", f"{len(samples)} samples are left")
-    if len(samples) and math.isfinite(samples[0]) and samples.min() == samples.max():
+    if len(samples) and samples[0] == samples[-1] and math.isfinite(samples[0]) and not np.ptp(samples):
         raise Dropped("silent", "all samples are equal")
-    return soxr.resample(samples, original, rate, quality="HQ")
+    return samples if original == rate else soxr.resample(samples, original, rate, quality="HQ")
 
 
 def regular(path: Path) -> str:
@@ -92,15 +100,16 @@ def regular(path: Path) -> str:
     return str(path)
 
 
-def mono(file: object, most: float) -> np.ndarray:
+def mono(file: Any, most: float) -> np.ndarray:
     """Return the mean [N] float32 of a file's channels, decoded in blocks; raise Dropped above ``most`` samples."""
-    blocks, count = [np.zeros(0, np.float32)], 0
-    while len(block := file.read(max(1, BLOCK // file.channels), dtype="float32", always_2d=True)):
+    blocks, count, enough = [], 0, most + file.samplerate
+    size = max(1, int(min(BLOCK // file.channels, enough + 1)))
+    while len(block := file.read(size, dtype="float32", always_2d=True)):
         blocks.append(block[:, 0] if file.channels == 1 else block.mean(axis=1))
         count += len(block)
-        if count > most + file.samplerate:
+        if count > enough:
             raise Dropped("duration", f"more than {most / file.samplerate:g} s")
-    return np.concatenate(blocks)
+    return blocks[0] if len(blocks) == 1 else np.concatenate([np.zeros(0, np.float32), *blocks])
 
 
 def header_promises_more(log: str) -> bool:
@@ -133,6 +142,11 @@ def read_image(path: Path | str, channels: int) -> object:
 
 def read_text(location: str, errors: str) -> str:
     """Return the text at a location, unpacked by its suffix; raise Dropped when it is too large or not text."""
+    return clean(decoded_text(location, errors), errors)
+
+
+def decoded_text(location: str, errors: str) -> str:
+    """Return the text at a location as it is there, with U+FFFD for what is not UTF-8 unless that is an error."""
     data = sources.open_bytes(location)
     if sources.name_of(location).endswith(COMPRESSED):
         try:
@@ -141,7 +155,7 @@ def read_text(location: str, errors: str) -> str:
             raise Dropped("unreadable", f"cannot be unpacked ({error})") from None
         sources.refuse_large(len(data), sources.LARGEST)
     try:
-        return clean(data.decode("utf-8-sig", "replace" if errors == "replace" else "strict"), errors)
+        return data.decode("utf-8-sig", "replace" if errors == "replace" else "strict")
     except UnicodeDecodeError as error:
         raise Dropped("unreadable", f"not UTF-8 at byte {error.start}") from None
 
@@ -153,32 +167,42 @@ def clean(text: str, errors: str) -> str:
     return text.replace("\0", " ")
 
 
+def replaced(record: Record, table: object) -> int:
+    """Return how many characters of an item's texts are U+FFFD or NUL; 0 unless such texts are to be kept."""
+    if record.get("encoding_errors") != "replace":
+        return 0
+    texts = [record.get("text") or "", record.get("pair") or ""]
+    if record["path"] is not None and hasattr(table, "tokens"):
+        texts = [decoded_text(record["path"], "replace")]
+    return sum(text.count("\ufffd") + text.count("\0") for text in texts)
+
+
 def encode(texts: Sequence[str], vocabulary: Path) -> list[list[int]]:
     """Return the ids of the pieces of every text, by the tokenizer or else the sentencepiece model of a vocabulary."""
     if (vocabulary / tokenizer.FILE).exists():
         published = fresh(tokenizer.load, vocabulary / tokenizer.FILE)
         return [published.encode(text, add_special_tokens=False).ids for text in texts]
-    return pieces(vocabulary).encode(list(texts))
+    return pieces(vocabulary).encode(list(texts), num_threads=1)  # the default is a thread for every core, each time
 
 
-def pieces(vocabulary: Path) -> object:
+def pieces(vocabulary: Path) -> Any:
     """Return the sentencepiece model of a vocabulary folder."""
     return fresh(load_pieces, vocabulary / "pieces.model")
 
 
-def fresh(load: Callable[[Path], object], path: Path) -> object:
+def fresh(load: Callable[[Path], T], path: Path) -> T:
     """Return what ``load`` makes of a file, kept until another file is asked for or this one changes."""
     path = path.resolve()
     return kept(load, path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=1)
-def kept(load: Callable[[Path], object], path: Path, modified: int) -> object:
+def kept(load: Callable[[Path], Any], path: Path, modified: int) -> Any:
     """Return what ``load`` makes of a file; ``modified`` tells it from one that was there before."""
     return load(path)
 
 
-def load_pieces(path: Path) -> object:
+def load_pieces(path: Path) -> Any:
     """Return the sentencepiece model in a file."""
     from sentencepiece import SentencePieceProcessor
 
@@ -187,23 +211,30 @@ def load_pieces(path: Path) -> object:
 
 def encode_document(text: str, vocabulary: Path) -> np.ndarray:
     """Return the ids [tokens] of a document's paragraphs, each closed by the end symbol."""
-    paragraphs = [spaced(part) for part in re.split(r"\n\s*\n", text) if part.strip()]
+    ids = array("q")
+    paragraphs = [spaced(part) for part in re.split(r"\n\s*\n", text) if part and not part.isspace()]
+    for part in closed(paragraphs, vocabulary):
+        ids.fromlist(part)
+    return np.array(ids, np.int64)
+
+
+def closed(paragraphs: Sequence[str], vocabulary: Path) -> Iterator[list[int]]:
+    """Yield the ids of paragraphs, each closed by the end symbol; where one is long, a stretch at a time."""
     if max(map(len, paragraphs), default=0) <= STRETCH:
-        ids = encode(paragraphs, vocabulary)
-        return np.array([token for paragraph in ids for token in [*paragraph, END]], dtype=np.int64)
-    parts = [np.array(ids, np.int64) for whole in paragraphs for ids in [*in_stretches(whole, vocabulary), [END]]]
-    return np.concatenate(parts)
+        for ids in encode(paragraphs, vocabulary):
+            yield from (ids, [END])
+        return
+    for paragraph in paragraphs:
+        yield from (encode([part], vocabulary)[0] for part in stretches(paragraph, STRETCH))
+        yield [END]
 
 
 def spaced(paragraph: str) -> str:
     """Return ``paragraph`` with one space for every run of white space."""
-    return " ".join(paragraph.split()) if len(paragraph) <= STRETCH else re.sub(r"\s+", " ", paragraph).strip()
-
-
-def in_stretches(paragraph: str, vocabulary: Path) -> Iterator[list[int]]:
-    """Yield the ids of a paragraph, a stretch at a time."""
-    for part in stretches(paragraph, STRETCH):
-        yield encode([part], vocabulary)[0]
+    line = paragraph.replace("\n", " ").strip()
+    if "  " not in line and line.isprintable():  # no white space but the space is printable
+        return line
+    return " ".join(line.split()) if len(line) <= STRETCH else re.sub(r"\s+", " ", line)
 
 
 def stretches(paragraph: str, longest: int) -> Iterator[str]:

@@ -8,9 +8,9 @@ what a recipe changes.
 import copy
 import difflib
 import io
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -24,6 +24,7 @@ from d2v_core.errors import UserError
 from stages import params, runner
 
 FOLDER = Path("recipes")
+MEASURED = "real/"  # the folder of recipes whose results are our own (docs/real.md)
 LONGEST_LINE = 8  # keys of a block in one line, above which new ones break it up
 FIELDS = ("Source", "Data", "Hardware", "Cost", "Published", "Not published", "Not applied")
 
@@ -69,8 +70,8 @@ def described(recipe: Recipe) -> list[str]:
 
 
 def table() -> str:
-    """Return the Markdown table of all recipes that docs/recipes.md holds."""
-    rows = [read(name) for name in known()]
+    """Return the Markdown table of all published models that docs/recipes.md holds."""
+    rows = [read(name) for name in known() if not name.startswith(MEASURED)]
     lines = [f"| `{r.name}` | {r.title} | {r.fields['Cost']} | {r.fields['Published']} |" for r in rows]
     return "\n".join(["| recipe | what it is | cost | published result |", "|---|---|---|---|", *lines])
 
@@ -81,7 +82,10 @@ def read(name: str) -> Recipe:
     names = known()
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-        raise UserError(f"{path} is not there" + (f"; the nearest recipe is {near[0]!r}." if near else "."))
+        raise UserError(
+            f"{path} is not there"
+            + (f"; the nearest recipe is {near[0]!r}." if near else "; run from the project's folder.")
+        )
     text = path.read_text(encoding="utf-8")
     title, fields = header(text)
     missing = [field for field in FIELDS if field not in fields]
@@ -92,7 +96,8 @@ def read(name: str) -> Recipe:
 
 def header(text: str) -> tuple[str, dict[str, str]]:
     """Return the first sentence and the fields of the comment at the top of a recipe, each in one line."""
-    lines = [line.removeprefix("#").strip() for line in re.match(r"(#.*\n)*", text)[0].splitlines()]
+    comment = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    lines = [line.removeprefix("#").strip() for line in comment]
     found: dict[str, list[str]] = {"": []}
     field = ""
     for line in lines:

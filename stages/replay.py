@@ -23,7 +23,7 @@ def main(name: str, update: str) -> None:
     """Print rows, sizes, finiteness and loss of every batch of the update that was numbered ``update``, from 0."""
     setup, seed = training.read_setup(name), params.get("seed")
     config = build(PretrainConfig, params.modality(name)["pretrain"], f"{params.PATH}: modalities.{name}.pretrain")
-    table = tables.Table(TABLES / name, "train", setup.modality.columns)
+    table = tables.Table(TABLES / name, "train", setup.modality.columns, setup.config.table)
     source = Source(setup, config, table, seed)
     device = training.pick_device()
     torch.manual_seed(seed)

@@ -10,16 +10,23 @@ import io
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from d2v_core.errors import Dropped, UserError
 from stages.archives import DAMAGE, Archive, unpacked
-from stages.cells import Lines, open_cells
+from stages.cells import Arrow, Lines, Parquet, open_cells
+
+T = TypeVar("T")
 
 LARGEST = 2**30  # bytes of one item; a larger one is dropped before it is read
+BLOCK = 2**16  # bytes hashed at a time
+HELD = 2**28  # bytes that are kept for a second reader
+INPUTS: ContextVar[dict[str, bytes] | None] = ContextVar("INPUTS", default=None)
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst")
 CELLS = (".parquet", ".arrow", ".jsonl", ".jsonl.gz", ".jsonl.zst")
 MEMBER = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, ARCHIVES))}))!/(.+)", re.DOTALL)
@@ -104,7 +111,7 @@ def remote_files(root: str) -> Iterator[tuple[str, str]]:
         yield name, system.unstrip_protocol(each)
 
 
-def filesystem(url: str) -> tuple[object, str]:
+def filesystem(url: str) -> tuple[Any, str]:
     """Return the fsspec filesystem of a URL and the path there; raise UserError when there is none."""
     import fsspec
 
@@ -114,40 +121,86 @@ def filesystem(url: str) -> tuple[object, str]:
         raise UserError(f"{url} cannot be opened ({error}); install what it needs or change `raw`.") from None
 
 
+def as_member(location: str) -> re.Match | None:
+    """Return archive and member of a location that names both, else None; the test before the pattern saves time."""
+    return MEMBER.fullmatch(location) if "!/" in location else None
+
+
+def as_cell(location: str) -> re.Match | None:
+    """Return table, row and column of a location that names them, else None."""
+    return CELL.fullmatch(location) if "#" in location else None
+
+
 def local_path(location: str) -> Path | None:
     """Return the path of a location that is a file of its own on this machine, else None."""
-    return None if URL.match(location) or MEMBER.fullmatch(location) or CELL.fullmatch(location) else Path(location)
+    return None if URL.match(location) or as_member(location) or as_cell(location) else Path(location)
 
 
 def name_of(location: str) -> str:
     """Return the file name, in lower case, by whose end the kind of content is told; empty for a value of a table."""
-    return "" if CELL.fullmatch(location) else location.rpartition("/")[2].lower()
+    return "" if as_cell(location) else location.rpartition("/")[2].lower()
 
 
 def open_bytes(location: str, largest: int = LARGEST) -> bytes:
     """Return the bytes at ``location``; raise Dropped when they are more than ``largest``, OSError when unreadable."""
-    if cell := CELL.fullmatch(location):
+    if cell := as_cell(location):
         return kept(open_table, cell[1])[int(cell[2]), cell[3]]
-    if member := MEMBER.fullmatch(location):
+    if member := as_member(location):
         archive = open_archive(member[1])
         refuse_large(archive.size(member[2]), largest)
-        return archive.read(member[2])
+        return once(location, archive.size(member[2]), lambda: archive.read(member[2]))
     with open_file(location) as file:
         refuse_large(file.seek(0, os.SEEK_END), largest)
         file.seek(0)
-        return file.read(largest)
+        return file.read()
 
 
 def open_file(location: str) -> BinaryIO:
     """Return a seekable binary file with the bytes at ``location``."""
-    if MEMBER.fullmatch(location) or CELL.fullmatch(location):
+    if as_member(location) or as_cell(location):
         return io.BytesIO(open_bytes(location))
     if URL.match(location):
-        system, path = filesystem(location)
-        return system.open(path, "rb")
+        return remote_file(location)
     if not stat.S_ISREG(os.stat(location).st_mode):
         raise Dropped("unreadable", "not a regular file")
     return open(location, "rb")
+
+
+def remote_file(location: str) -> BinaryIO:
+    """Return a seekable binary file with the bytes at a URL; archives and tables are not fetched as a whole."""
+    inputs = INPUTS.get()
+    if inputs is not None and location in inputs:
+        return io.BytesIO(inputs[location])
+    system, path = filesystem(location)
+    file = system.open(path, "rb")
+    if inputs is None or location.lower().endswith((*ARCHIVES, *CELLS)) or getattr(file, "size", None) is None:
+        return file
+    with file:
+        refuse_large(file.size, LARGEST)
+        return io.BytesIO(once(location, file.size, file.read))
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """Keep up to ``HELD`` bytes of what is fetched from URLs and unpacked from archives, for a second reader."""
+    token = INPUTS.set({})
+    try:
+        yield
+    finally:
+        INPUTS.reset(token)
+
+
+def once(location: str, count: int, read: Callable[[], bytes]) -> bytes:
+    """Return the ``count`` bytes at ``location`` that ``read`` returns, or those that were kept."""
+    inputs = INPUTS.get()
+    if inputs is None:
+        return read()
+    content = inputs.get(location)
+    if content is None:
+        content = read()
+        if sum(map(len, inputs.values())) + count <= HELD:
+            inputs[location] = content
+    return content
 
 
 def refuse_large(count: int, largest: int) -> None:
@@ -158,9 +211,9 @@ def refuse_large(count: int, largest: int) -> None:
 
 def size(location: str) -> int:
     """Return the number of bytes at ``location``."""
-    if CELL.fullmatch(location):
+    if as_cell(location):
         return len(open_bytes(location))
-    if member := MEMBER.fullmatch(location):
+    if member := as_member(location):
         return open_archive(member[1]).size(member[2])
     with open_file(location) as file:
         return file.seek(0, os.SEEK_END)
@@ -168,10 +221,13 @@ def size(location: str) -> int:
 
 def digest(location: str) -> str:
     """Return the SHA-256 of the bytes at ``location``, in hexadecimal; files are read in blocks."""
-    if MEMBER.fullmatch(location) or CELL.fullmatch(location):
+    if as_member(location) or as_cell(location):
         return hashlib.sha256(open_bytes(location)).hexdigest()
+    found = hashlib.sha256()
     with open_file(location) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(BLOCK):
+            found.update(block)
+    return found.hexdigest()
 
 
 def open_archive(location: str) -> Archive:
@@ -184,7 +240,7 @@ def index_archive(location: str) -> Archive:
     return Archive(location, open_file)
 
 
-def open_table(location: str) -> object:
+def open_table(location: str) -> Parquet | Arrow | Lines:
     """Open the table of rows at ``location`` for single values."""
     path = local_path(location)
     return open_cells(location, lambda: unpacked(location, lambda: open_file(location)), path)
@@ -199,20 +255,20 @@ def line_places(location: str) -> Iterator[int]:
         raise UserError(f"{location} is damaged ({error}); fetch it again.") from None
 
 
-def kept(opener: object, location: str) -> object:
+def kept(opener: Callable[[str], T], location: str) -> T:
     """Return what ``opener`` makes of ``location``, kept in this process until the file changes."""
     return opened(opener, location, fingerprint(location))
 
 
 @lru_cache(maxsize=16)
-def opened(opener: object, location: str, identity: tuple[int, ...]) -> object:
+def opened(opener: Callable[[str], Any], location: str, identity: tuple[int, ...]) -> Any:
     """Return what ``opener`` makes of ``location``; ``identity`` tells it from what was there before."""
     return opener(location)
 
 
 def fingerprint(location: str) -> tuple[int, ...]:
     """Return what changes with a local file; what a URL holds is taken to stay while this process runs."""
-    outer = MEMBER.fullmatch(location)
+    outer = as_member(location)
     path = outer[1] if outer else location
     if URL.match(path):
         return ()

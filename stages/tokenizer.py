@@ -6,6 +6,7 @@ Published text models use byte-level pieces (reference 4.1), which are such a fi
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from d2v_core.errors import UserError
 
@@ -31,7 +32,7 @@ def copy(source: Path, target: Path, size: int) -> list[str]:
     return symbols
 
 
-def load_published(source: Path) -> object:
+def load_published(source: Path) -> Any:
     """Return the tokenizer in a file or a folder: tokenizer.json, else byte-level pieces (vocab.json, merges.txt)."""
     if source.is_file() or (source / FILE).is_file():
         return load(source if source.is_file() else source / FILE)
@@ -51,7 +52,7 @@ def load_published(source: Path) -> object:
     return tokenizer
 
 
-def load(path: Path) -> object:
+def load(path: Path) -> Any:
     """Return the tokenizer in a file, which takes names of special symbols in a text for plain characters."""
     from tokenizers import Tokenizer
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import chain, islice
@@ -22,6 +22,7 @@ from d2v_core.pretraining import PretrainConfig
 from d2v_core.setup import Setup, make_setup
 from d2v_core.training import checkpoint, ranks
 from d2v_core.training.loop import Step
+from d2v_core.training.memory import keep_freed_memory
 from d2v_core.training.monitor import alarms
 from d2v_core.training.ranks import ALONE, Ranks
 from stages import params
@@ -38,30 +39,43 @@ def pick_device() -> torch.device:
     """Return this process's GPU where there is one; a CPU run repeats to the bit, whatever the machine's cores."""
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
+    keep_freed_memory()
     torch.set_num_threads(params.get("threads", int))
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs a quarter of a step and finds nothing here
+    # Filling memory costs a quarter of a step and finds nothing here. The setting is a property of the module's class.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return torch.device("cpu")
 
 
-def gather() -> Ranks:
-    """Return this process's place among the ``processes`` of params.yaml, which torchrun starts when it has to.
+def gather(divisible: bool = True) -> Ranks:
+    """Return this process's place among the ``processes`` of params.yaml, which are started when they have to be.
 
-    Started by torchrun itself, the number is torchrun's. Replaces this program when there are several to start.
+    Started by torchrun itself, the number is torchrun's. Replaces this program when there are several to start; there
+    are none beside it when its work is not ``divisible``.
     """
     processes = params.get("processes", int)
-    if processes > 1 and "WORLD_SIZE" not in os.environ:
-        module = sys.modules["__main__"].__spec__.name
-        command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", module]
-        os.execv(sys.executable, [sys.executable, *command, *sys.argv[1:]])
+    if processes > 1 and divisible and "WORLD_SIZE" not in os.environ:
+        spec = sys.modules["__main__"].__spec__
+        assert spec is not None, "stages are run by python -m"
+        os.execv(sys.executable, [sys.executable, "-m", "stages.launch", str(processes), spec.name, *sys.argv[1:]])
     return ranks.join()
 
 
 def asked_to_stop() -> Callable[[], bool]:
-    """Return what tells whether SIGTERM has come: training then saves and ends after the update it is in."""
+    """Return what tells whether SIGTERM or Ctrl-C has come: training then saves and ends after the update it is in.
+
+    A second Ctrl-C ends a process that is alone at once; torchrun passes the first one on.
+    """
     came = threading.Event()
+
+    def note(*_: object) -> None:
+        came.set()
+        if "WORLD_SIZE" not in os.environ:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: came.set())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, note)
     return came.is_set
 
 
@@ -105,15 +119,23 @@ def follow(steps: Iterable[Step], log: "CsvLog", label: str, updates: int, place
     for step in track(chain(first, steps), label, updates, done, "updates", lambda: note(shown)):
         if step.record:
             log.write(step.record)
-            speeds.write({"update": step.update, **step.speed})
-            shown.update(step.record | step.speed)
+            speed = utilised(step.speed)
+            speeds.write({"update": step.update, **speed})
+            shown.update(step.record | speed)
             for warning in alarms(step.record, updates):
                 print(f"warning: {label} at update {step.update}: {warning}", file=sys.stderr, flush=True)
 
 
+def utilised(speed: Mapping[str, float]) -> dict[str, float]:
+    """Return ``speed`` and, where params.yaml states the ``peak`` of a device, the share of it in use (mfu)."""
+    if params.get("peak") is None:
+        return dict(speed)
+    return {**speed, "mfu": speed["teraflops_per_second"] / params.get("peak", float)}
+
+
 def note(record: Mapping[str, float]) -> str:
     """Return what a person watching wants to see of a record."""
-    names = ("loss", "decay", "target_spread", "prediction_spread", "units_per_second", "teraflops_per_second")
+    names = ("loss", "decay", "target_spread", "prediction_spread", "units_per_second", "teraflops_per_second", "mfu")
     return " ".join(f"{name}={record[name]:.4g}" for name in names if name in record)
 
 
@@ -135,7 +157,7 @@ class CsvLog:
         write_csv(self.path, self.rows)
 
 
-def write_csv(path: Path, rows: list[Mapping]) -> None:
+def write_csv(path: Path, rows: Sequence[Mapping]) -> None:
     """Publish ``rows`` as a CSV file with a header."""
     with publish(path) as temporary, temporary.open("w", newline="") as lines:
         writer = csv.DictWriter(lines, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")

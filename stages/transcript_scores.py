@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from stages.intervals import RESAMPLES, Scores, Scoring, bounds
+
 KINDS = ("substitutions", "insertions", "deletions")
-CONFIDENCE = 95  # percent
 
 
 def count_edits(truths: Sequence[str], answers: Sequence[str], unit: str) -> np.ndarray:
@@ -24,31 +25,26 @@ def count_edits(truths: Sequence[str], answers: Sequence[str], unit: str) -> np.
     return np.array(rows, dtype=np.int64).reshape(-1, len(KINDS) + 1)
 
 
-def detailed_scores(truths: Sequence[str], answers: Sequence[str], resamples: int = 1000) -> dict[str, float]:
+def error_rates(truths: Sequence[str], answers: Sequence[str], unit: str) -> Scoring:
+    """Return the error rate of all utterances together in percent of what was said, and that of every kind of edit."""
+    edits = count_edits(truths, answers, unit)
+
+    def score(rows: np.ndarray) -> Scores:
+        *totals, length = edits[rows].sum(axis=0).tolist()
+        rates = {f"{unit}_{kind}": 100 * total / length for kind, total in zip(KINDS, totals, strict=True)}
+        return {f"{unit}_error_rate": 100 * sum(totals) / length} | rates
+
+    return Scoring(len(edits), score)
+
+
+def detailed_scores(truths: Sequence[str], answers: Sequence[str], resamples: int = RESAMPLES) -> Scores:
     """Return word and letter error rates in percent, by kind of edit, with bootstrap intervals over utterances."""
-    scores = {}
+    scores: Scores = {}
     for unit in ("word", "letter"):
-        edits = count_edits(truths, answers, unit)
-        length = edits[:, -1].sum()
-        scores[f"{unit}_error_rate"] = 100 * edits[:, :-1].sum() / length
-        for kind, total in zip(KINDS, edits[:, :-1].sum(axis=0), strict=True):
-            scores[f"{unit}_{kind}"] = 100 * total / length
-        low, high = interval(edits, resamples)
-        scores[f"{unit}_error_rate_low"], scores[f"{unit}_error_rate_high"] = low, high
-    return {name: float(value) for name, value in scores.items()}
-
-
-def interval(edits: np.ndarray, resamples: int) -> tuple[float, float]:
-    """Return the middle ``CONFIDENCE`` percent of the error rate, in percent, when utterances are drawn again."""
-    rng = np.random.default_rng(0)
-    errors, lengths = edits[:, :-1].sum(axis=1), edits[:, -1]
-    rates = []
-    for _ in range(resamples):
-        rows = rng.integers(0, len(edits), len(edits))
-        rates.append(100 * errors[rows].sum() / lengths[rows].sum())
-    tail = (100 - CONFIDENCE) / 2
-    low, high = np.percentile(rates, [tail, 100 - tail])
-    return float(low), float(high)
+        scoring, rate = error_rates(truths, answers, unit), f"{unit}_error_rate"
+        scores |= scoring.once()
+        scores[f"{rate}_low"], scores[f"{rate}_high"] = bounds(scoring.again(resamples)[rate])
+    return scores
 
 
 def worst(names: Sequence[str], truths: Sequence[str], answers: Sequence[str], count: int) -> list[dict[str, object]]:

@@ -7,8 +7,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch comes in: tests ru
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.tiny import CORPORA, Project
+
+settings.register_profile("d2v", deadline=None)  # a busy machine is no fault
+settings.load_profile("d2v")
 
 
 @pytest.fixture

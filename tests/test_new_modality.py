@@ -1,6 +1,7 @@
 """A fourth modality is one file and one block of params.yaml: nothing else changes, and every stage runs it."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,109 +13,7 @@ import yaml
 
 from tests.tiny import ROOT, contents, environment, small_params
 
-PULSE = '''
-"""Pulses: sequences of vectors [frames, channels] float32, one token each, spans of them masked."""
-
-from dataclasses import dataclass
-
-import numpy as np
-import pyarrow as pa
-import torch
-from torch import nn
-
-from d2v_core.config import require
-from d2v_core.data import masks
-from d2v_core.data.table import schema
-from d2v_core.errors import Dropped
-
-columns = schema(values=pa.float32())
-unit = "frames"
-
-
-@dataclass(frozen=True)
-class TableConfig:
-    channels: int
-
-    def __post_init__(self):
-        require(self.channels > 0, "channels must be positive.")
-
-
-@dataclass(frozen=True)
-class MaskConfig:
-    kind: str
-    probability: float
-    length: int
-
-
-@dataclass(frozen=True)
-class Config:
-    table: TableConfig
-    mask: MaskConfig
-
-
-def rows(decoded, table):
-    if decoded.shape[1] != table.channels:
-        raise Dropped("channels", f"{decoded.shape[1]} channels")
-    return [{"values": decoded.astype(np.float32).ravel()}]
-
-
-def amount(row, table):
-    return len(row["values"]) // table.channels
-
-
-def lengths(table, config):
-    return table.lengths("values") // config.table.channels
-
-
-def trainable(lengths, config):
-    return lengths
-
-
-def batch(rows, rngs, config):
-    pulses = [torch.from_numpy(row["values"].reshape(-1, config.table.channels).copy()) for row in rows]
-    if rngs is not None:
-        shortest = min(map(len, pulses))
-        pulses = [pulse[:shortest] for pulse in pulses]
-    inputs = nn.utils.rnn.pad_sequence(pulses, batch_first=True)
-    return {"inputs": inputs, "lengths": torch.tensor([len(pulse) for pulse in pulses])}
-
-
-def mask(rngs, inputs, config):
-    frames = inputs["inputs"].shape[1]
-    drawn = [masks.spans(rng, frames, config.mask.probability, config.mask.length) for rng in rngs]
-    return {"mask": torch.from_numpy(masks.equalise(drawn, rngs))}
-
-
-def tokens(inputs, config):
-    return inputs["lengths"].numpy()
-
-
-class Local(nn.Module):
-    extra = 0
-
-    def __init__(self, config, trunk):
-        super().__init__()
-        self.projection = nn.Linear(config.table.channels, trunk.width)
-        self.mask_token = nn.Parameter(torch.rand(trunk.width))
-
-    def forward(self, inputs):
-        frames = torch.arange(inputs["inputs"].shape[1], device=inputs["inputs"].device)
-        padding = frames >= inputs["lengths"][:, None]
-        return self.projection(inputs["inputs"]), padding if padding.any() else None
-
-    def hide(self, tokens, mask):
-        return torch.where(mask.unsqueeze(-1), self.mask_token, tokens)
-
-    def place(self, tokens, padding):
-        return tokens
-
-    def bias(self, tokens, visible):
-        return None
-
-
-def head(trunk):
-    return nn.Linear(trunk.width, trunk.width)
-'''
+PULSE = re.search(r"```python\n(.*?)```", (ROOT / "docs/new-modality.md").read_text(), re.DOTALL)[1]
 
 
 def pulse_blocks(params: dict) -> dict:
@@ -135,7 +34,7 @@ def tree(tmp_path) -> Path:
     for folder in ("d2v_core", "stages"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
-    (tmp_path / "d2v_core/modalities/pulse.py").write_text(PULSE.lstrip())
+    (tmp_path / "d2v_core/modalities/pulse.py").write_text(PULSE)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(pulse_blocks(small_params())))
     rng = np.random.default_rng(0)
     for rate, name in enumerate(["slow", "fast"], 1):

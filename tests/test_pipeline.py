@@ -58,7 +58,7 @@ def build(folder: Path) -> None:
     for name in ("d2v_core", "stages"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / ".dvc").mkdir()
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config"):
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/plots.html"):
         shutil.copy(ROOT / name, folder / name)
     (folder / "params.yaml").write_text(yaml.safe_dump(without_speech(), sort_keys=False))
     run(folder, "git", "init", "--quiet")

@@ -1,11 +1,12 @@
-"""MixUp and CutMix: a batch of images blended with itself in reverse order, and its labels with them (reference 6.3).
+"""Batches blended with themselves, and their labels with them: images by MixUp and CutMix, waves by their sum.
 
-B samples · C classes · S side of the image in pixels
+B samples · C classes · S side of the image in pixels · N audio samples (reference 6.2, 6.3)
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -34,16 +35,55 @@ class MixConfig:
         require(0 <= self.switch <= 1, f"switch must be in [0, 1], not {self.switch}.")
 
 
+@dataclass(frozen=True)
+class WaveMixConfig:
+    """How often batches of waves are blended (``probability``), and the ``least`` share of the first wave."""
+
+    least: float
+    probability: float
+
+    def __post_init__(self) -> None:
+        require(0 < self.least <= 1, f"least must be in (0, 1], not {self.least}.")
+        require(0 <= self.probability <= 1, f"probability must be in [0, 1], not {self.probability}.")
+
+
+def soft(labels: Tensor, classes: int) -> Tensor:
+    """Return targets [B, C] float32 of classes [B] int64, or of several labels [B, C], which they are already."""
+    return labels if labels.ndim == 2 else F.one_hot(labels, classes).float()
+
+
+def mix_waves(
+    batch: dict[str, Tensor], classes: int, rng: np.random.Generator, config: WaveMixConfig
+) -> dict[str, Tensor]:
+    """Return what blending changes of a batch: ``inputs`` [B, N], ``lengths`` [B] if there, ``labels`` [B, C] float32.
+
+    Every wave gets another one added, by one share r for the whole batch, at unchanged power: r·x + (1 - r)·y, divided
+    by the root of r² + (1 - r)² (reference 6.2). Raises UserError for what is no wave.
+    """
+    waves, targets = batch["inputs"], soft(batch["labels"], classes)
+    if waves.ndim != 2 or not waves.is_floating_point():
+        raise UserError("train.mix_waves blends waves, which this modality does not have; set it to null.")
+    if rng.random() >= config.probability:
+        return {"labels": targets}
+    share, others = rng.uniform(config.least, 1), torch.from_numpy(rng.permutation(len(waves)))
+    mixed = (share * waves + (1 - share) * waves[others]) / np.sqrt(share**2 + (1 - share) ** 2)
+    blended = {"inputs": mixed, "labels": share * targets + (1 - share) * targets[others]}
+    if "lengths" in batch:
+        blended["lengths"] = torch.maximum(batch["lengths"], batch["lengths"][others])
+    return blended
+
+
 def mix(
     images: Tensor, labels: Tensor, classes: int, rng: np.random.Generator, config: MixConfig
 ) -> tuple[Tensor, Tensor]:
     """Return a batch [B, channels, S, S] float32 blended with itself, and its soft targets [B, C] float32.
 
-    labels [B] int64. All of a batch is blended in one way and by one share. Raises UserError for what is no image.
+    labels [B] int64, or [B, C] float32 of several. All of a batch is blended in one way and by one share. Raises
+    UserError for what is no image.
     """
     if images.ndim != 4:
         raise UserError("train.mix blends images, which this modality does not have; set it to null.")
-    targets, share = F.one_hot(labels, classes).float(), 1.0
+    targets, share = soft(labels, classes), 1.0
     if rng.random() < config.probability:
         cutting = rng.random() < config.switch if config.mixup and config.cutmix else bool(config.cutmix)
         parameter = config.cutmix if cutting else config.mixup

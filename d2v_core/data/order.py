@@ -29,7 +29,7 @@ def key(*parts: int) -> np.random.Generator:
     return np.random.default_rng(list(parts))
 
 
-def epoch_batches(lengths: np.ndarray, budget: int, seed: int, epoch: int) -> list[np.ndarray]:
+def epoch_batches(lengths: np.ndarray, budget: float, seed: int, epoch: int) -> list[np.ndarray]:
     """Cut all rows into batches of similar lengths with rows × longest ≤ ``budget`` (at least one row), shuffled.
 
     ``lengths`` is [rows] in any unit; ``budget`` is in the same unit. Every row is used exactly once.
@@ -47,7 +47,7 @@ def epoch_batches(lengths: np.ndarray, budget: int, seed: int, epoch: int) -> li
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def stream(lengths: np.ndarray, budget: int, seed: int, epoch: int = 0, position: int = 0) -> Iterator[Batch]:
+def stream(lengths: np.ndarray, budget: float, seed: int, epoch: int = 0, position: int = 0) -> Iterator[Batch]:
     """Yield batches for ever, from ``position`` in ``epoch`` on."""
     while True:
         batches = epoch_batches(lengths, budget, seed, epoch)

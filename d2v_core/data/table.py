@@ -5,11 +5,13 @@ The *file* format is used because a cut-off *stream* file can read back silently
 """
 
 import hashlib
+import io
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +21,8 @@ from d2v_core.errors import UserError
 
 INDEX = "index.json"
 SPLITS = ("train", "valid", "test")
-Row = dict[str, object]
+LABELS = pa.field("labels", pa.list_(pa.int32()))  # of tables whose items have several labels each, beside the others
+Row = dict[str, Any]  # a value is a text, a number, an array or None
 
 
 def schema(**arrays: pa.DataType) -> pa.Schema:
@@ -28,21 +31,88 @@ def schema(**arrays: pa.DataType) -> pa.Schema:
     return pa.schema(common + [(name, pa.list_(kind)) for name, kind in arrays.items()])
 
 
+class Rows:
+    """The rows of a shard, gathered column by column; of lists of numbers the values alone are kept, end to end."""
+
+    def __init__(self, columns: pa.Schema) -> None:
+        self.schema, self.count = columns, 0
+        self.columns: dict[str, Lists | list] = {
+            each.name: Lists(each.type) if pa.types.is_list(each.type) else [] for each in columns
+        }
+
+    def __len__(self) -> int:
+        return self.count
+
+    def add(self, row: Row) -> None:
+        """Add a row; what it does not name is null."""
+        for name, column in self.columns.items():
+            column.append(row.get(name))
+        self.count += 1
+
+    def write(self, sink: pa.NativeFile) -> None:
+        """Write an Arrow file of one record batch."""
+        arrays = [
+            column.array() if isinstance(column, Lists) else pa.array(column, self.schema.field(name).type)
+            for name, column in self.columns.items()
+        ]
+        with pa.ipc.new_file(sink, self.schema) as writer:
+            writer.write_batch(pa.record_batch(arrays, schema=self.schema))
+
+
+class Lists:
+    """A column of lists of numbers that grows: no row is kept as an array of its own."""
+
+    def __init__(self, kind: pa.ListType) -> None:
+        self.kind, self.dtype = kind, kind.value_type.to_pandas_dtype()
+        self.values, self.ends = io.BytesIO(), [0]
+        self.missing: list[bool] = []
+
+    def append(self, values: Sequence | np.ndarray | None) -> None:
+        """Add a list; raises ArrowInvalid when the column cannot hold what is in it."""
+        self.missing.append(values is None)
+        given = () if values is None else values
+        if not (isinstance(given, np.ndarray) and given.dtype == self.dtype):
+            given = pa.array(given, self.kind.value_type).to_numpy(zero_copy_only=False)
+        self.values.write(np.ascontiguousarray(given).data)
+        self.ends.append(self.ends[-1] + len(given))
+
+    def array(self) -> pa.ListArray:
+        """Return the column."""
+        buffers = [None, pa.py_buffer(self.values.getbuffer())]
+        values = pa.Array.from_buffers(self.kind.value_type, self.ends[-1], buffers)
+        missing = pa.array(self.missing) if any(self.missing) else None
+        return pa.ListArray.from_arrays(pa.array(self.ends, pa.int32()), values, type=self.kind, mask=missing)
+
+
 def write_shard(path: Path, columns: pa.Schema, rows: Iterable[Row]) -> dict[str, object]:
     """Write ``rows`` as one record batch and return the shard's entry for the index: rows and SHA-256."""
-    rows = list(rows)
-    arrays = [pa.array([row.get(field.name) for row in rows], field.type) for field in columns]
-    batch = pa.record_batch(arrays, schema=columns)
-    with publish(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, columns) as writer:
-        writer.write_batch(batch)
-    return {"rows": len(rows), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    gathered = Rows(columns)
+    for row in rows:
+        gathered.add(row)
+    with publish(path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
+        gathered.write(sink)
+    return {"rows": len(gathered), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def write_index(folder: Path, shards: Mapping[str, Mapping], classes: Sequence[str], symbols: int) -> None:
-    """Write what a table is: its shards, the names of its labels, and how many symbols its vocabulary has."""
-    content = {"classes": list(classes), "symbols": symbols, "shards": dict(sorted(shards.items()))}
+def write_index(
+    folder: Path,
+    shards: Mapping[str, Mapping],
+    classes: Sequence[str],
+    symbols: int,
+    settings: Mapping[str, object] | None = None,
+) -> None:
+    """Write what a table is: its shards, the names of its labels, how many symbols its vocabulary has, its settings."""
+    content = index_of(dict(sorted(shards.items())), classes, symbols, settings)
     with publish(folder / INDEX) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary.write_text(content)
+
+
+def index_of(
+    shards: Mapping[str, Mapping], classes: Sequence[str], symbols: int, settings: Mapping[str, object] | None
+) -> str:
+    """Return the content of an index; ``settings`` is the block ``table`` with which the shards were made."""
+    content = {"classes": list(classes), "symbols": symbols, "shards": dict(shards), "table": dict(settings or {})}
+    return json.dumps(content, indent=1) + "\n"
 
 
 @dataclass(frozen=True)
@@ -57,10 +127,15 @@ class Shard:
 class Table:
     """One split of a table, read without copying: ``table[row]`` is a mapping of scalars and flat numpy views."""
 
-    def __init__(self, folder: Path, split: str, columns: pa.Schema) -> None:
-        """Map the shards of ``split``; raises UserError for a missing table, an empty split or another schema."""
+    def __init__(self, folder: Path, split: str, columns: pa.Schema, settings: object = None) -> None:
+        """Map the shards of ``split``; raises UserError for a missing table, an empty split or another schema.
+
+        So does a table that was made with other ``settings``, a modality's TableConfig, where one is given.
+        """
         self.folder, self.split = Path(folder), split
         self.index = read_index(self.folder)
+        if settings is not None:
+            check_settings(self.folder, self.index, settings)
         names = [name for name in self.index["shards"] if name.startswith(f"{split}-")]
         self.shards = [open_shard(self.folder / name, columns) for name in names]
         self.starts = np.cumsum([0] + [shard.rows for shard in self.shards])
@@ -87,6 +162,11 @@ class Table:
         """Return the number of values of the list ``column`` in every row, [rows] int64."""
         return np.concatenate([np.diff(shard.lists[column][0]) for shard in self.shards]).astype(np.int64)
 
+    def values(self, column: str) -> np.ndarray:
+        """Return the values of the list ``column``, those of all rows in order."""
+        lists = (shard.lists[column] for shard in self.shards)
+        return np.concatenate([flat[offsets[0] : offsets[-1]] for offsets, flat in lists])
+
     def column(self, name: str) -> list:
         """Return a scalar column as a list."""
         return [value for shard in self.shards for value in shard.scalars[name].to_pylist()]
@@ -107,9 +187,21 @@ def read_index(folder: Path) -> dict:
         raise UserError(f"{folder / INDEX} is damaged ({error}); run its prepare stage again.") from None
 
 
+def check_settings(folder: Path, index: Mapping, settings: Any) -> None:
+    """Raise UserError for the first of a TableConfig's ``settings`` that compares and that the table has otherwise."""
+    wanted = json.loads(json.dumps(asdict(settings)))
+    compared = {field.name for field in fields(settings) if field.compare}
+    for name, made in index.get("table", {}).items():
+        if name in compared and made != wanted[name]:
+            raise UserError(
+                f"{folder} was prepared with {name} {made!r}, not {wanted[name]!r}; run its prepare stage again."
+            )
+
+
 def digest(folder: Path) -> str:
-    """Return a digest of everything in the table at ``folder``, from the digests in its index."""
-    return hashlib.sha256(json.dumps(read_index(folder), sort_keys=True).encode()).hexdigest()
+    """Return a digest of the rows of the table at ``folder``, from the digests in its index."""
+    content = {key: value for key, value in read_index(folder).items() if key != "table"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def open_shard(path: Path, columns: pa.Schema) -> Shard:

@@ -5,6 +5,7 @@ that lists no unknown word gives it 10⁻¹⁰⁰, as KenLM does.
 """
 
 import gzip
+import io
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -36,7 +37,7 @@ def read_arpa(path: Path) -> NGram:
         raise UserError(f"{path} is not a whole ARPA file ({reason}); make or download it again.") from None
 
 
-def open_bytes(path: Path) -> gzip.GzipFile:
+def open_bytes(path: Path) -> gzip.GzipFile | io.BufferedReader:
     """Open a file, unpacked when its name ends in .gz, for reading bytes."""
     return gzip.open(path) if Path(path).suffix == ".gz" else Path(path).open("rb")
 
@@ -73,7 +74,7 @@ def read_counts(lines: Iterator[bytes]) -> list[int]:
     """Return how many n-grams of each length the header announces."""
     if not any(line.strip() == b"\\data\\" for line in lines):
         raise ValueError("there is no \\data\\ in it")
-    counts = []
+    counts: list[int] = []
     for line in lines:
         found = re.fullmatch(rb"ngram (\d+)\s*=\s*(\d+)", line.strip())
         if found and int(found[1]) == len(counts) + 1:

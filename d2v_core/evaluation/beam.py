@@ -93,8 +93,8 @@ def beam_search(
     ranked = np.argsort(-scores, kind="stable")[: best if finished else 1]
     found = []
     for row in ranked[np.isfinite(scores[ranked])]:
-        labels = trace(history, int(row))
-        found.append(Hypothesis(spell(labels, letters, finished), labels, float(scores[row])))
+        traced = trace(history, int(row))
+        found.append(Hypothesis(spell(traced, letters, finished), traced, float(scores[row])))
     return found or [Hypothesis("", (), -np.inf)]
 
 
@@ -147,7 +147,7 @@ def step(
         return following, origins, added
     kept = recombined(following)
     *parts, state = following
-    following = Beam(*(part[kept] for part in parts), tuple(part[kept] for part in state))
+    following = Beam._make([*(part[kept] for part in parts), tuple(part[kept] for part in state)])
     return following, origins[kept], added[kept]
 
 

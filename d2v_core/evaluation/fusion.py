@@ -78,6 +78,7 @@ class LetterFusion:
         """Return the places [K] of the scores and next states of contexts [K], which are computed only once each."""
         new = np.unique(contexts[self.place[contexts] < 0])
         if new.size:
+            assert self.model is not None
             score, after = self.model.step(np.repeat(new, self.classes), np.tile(self.numbers, new.size))
             score = np.where(self.known, self.weights.lm_weight * score.reshape(-1, self.classes), -np.inf)
             self.place[new] = len(self.scores) + np.arange(new.size)
@@ -117,12 +118,9 @@ class LetterFusion:
             contexts = contexts.copy()
             total[begun] += self.scores[closed, self.word_end]
             contexts[begun] = self.after[closed, self.word_end]
-            total += self.weights.lm_weight * self.model.step(contexts, self.end_of(contexts))[0]
+            end = np.full(len(contexts), self.model.numbers[END])
+            total += self.weights.lm_weight * self.model.step(contexts, end)[0]
         return total
-
-    def end_of(self, contexts: np.ndarray) -> np.ndarray:
-        """Return the number of the end of a sentence, once per context."""
-        return np.full(len(contexts), self.model.numbers[END])
 
 
 class WordFusion:

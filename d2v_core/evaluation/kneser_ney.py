@@ -38,7 +38,8 @@ def train(sentences: Iterable[Sequence[str]], order: int) -> NGram:
     """
     words, tokens, left = encode(sentences)
     levels = count(tokens, left, order, len(words))
-    tables, lower = [], np.empty(0)
+    tables: list[Grams] = []
+    lower = np.empty(0)
     for length, level in enumerate(levels, 1):
         counts = level.counts if length == order else adjusted(level, levels[length])
         lower, weights = estimate(level, counts, lower, length)

@@ -52,6 +52,6 @@ def build_lexicon(words: Sequence[str], values: np.ndarray, letters: Sequence[st
         ends[node] = number
     outside = len(children)
     child = np.full((outside + 1, len(letters)), outside, dtype=np.int32)
-    for node, after in enumerate(children):
-        child[node, list(after)] = list(after.values())
+    for node, following in enumerate(children):
+        child[node, list(following)] = list(following.values())
     return Lexicon(child, np.array([*ends, NO_WORD], dtype=np.int32), np.array([*best, 0.0]))

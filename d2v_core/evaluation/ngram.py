@@ -102,7 +102,8 @@ class NGram:
 
     def grams(self) -> list[Grams]:
         """Return the model's n-grams by length, 1 first, each in the order of their nodes."""
-        size, found = len(self.words), []
+        size = len(self.words)
+        found: list[Grams] = []
         words = np.zeros((1, 0), dtype=np.int64)
         for first, last in zip(self.starts[1:-1], self.starts[2:], strict=True):
             part = slice(first, last)

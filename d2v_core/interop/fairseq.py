@@ -1,7 +1,7 @@
 """Checkpoints of fairseq and BEiT as runs: our names for their tensors, and a configuration from sizes and settings."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -138,18 +138,24 @@ def head_weights(layout: Layout, tensors: Mapping[str, Tensor], kind: str | None
     """Return the weights of the head, float32 by our names, and their names: a fine-tuned one or what predicts."""
     for names in layout.predicts if kind is None else (layout.heads[kind],):
         inverse = {theirs: ours for ours, theirs in names.items()}
-        weights, taken = {}, set()
+        weights: dict[str, Tensor] = {}
+        taken: set[str] = set()
         for name, tensor in tensors.items():
             try:
                 pattern, groups = find(name, inverse)
             except KeyError:
                 continue
-            values = iter(groups)
-            weights[re.sub(r"[#*]", lambda _, values=values: next(values), inverse[pattern])] = tensor.float()
+            weights[filled(inverse[pattern], groups)] = tensor.float()
             taken.add(name)
         if weights:
             return weights, taken
     return {}, set()
+
+
+def filled(pattern: str, values: Iterable[str]) -> str:
+    """Return a pattern of names with ``values``, in order, in its gaps."""
+    left = iter(values)
+    return re.sub(r"[#*]", lambda _: next(left), pattern)
 
 
 def check_head(kind: str, width: int, classes: int, weights: Mapping[str, Tensor], path: Path) -> None:

@@ -150,12 +150,15 @@ def all_names(form: ModuleType, config: Mapping, head: str | None) -> dict[str, 
     return {f"encoder.{ours}": theirs for ours, theirs in form.names(config).items()} | form.HEADS.get(head, {})
 
 
-def write_folder(folder: Path, config: Mapping, weights: Mapping[str, Tensor], tokenizer: str | None = None) -> str:
+def write_folder(
+    folder: Path, config: Mapping, weights: Mapping[str, Tensor], tokenizer: str | None = None, about: str = ""
+) -> str:
     """Publish a run as a folder that Hugging Face's classes and pipelines load, and return the name of the class.
 
     ``config`` and ``weights`` are a run's; the prediction head and the teacher of pretraining stay behind.
-    ``tokenizer`` is the content of tokenizer.json, for modalities that need one. What the library's own classes cannot
-    express is written with a class of its own; raises UserError for what none of them can.
+    ``tokenizer`` is the content of tokenizer.json, for modalities that need one; ``about`` goes into the card. What
+    the library's own classes cannot express is written with a class of its own; raises UserError for what none of
+    them can.
     """
     setup = make_setup(config["modality"], config, "the run's config.json")
     if setup.name not in FORMATS:
@@ -166,7 +169,7 @@ def write_folder(folder: Path, config: Mapping, weights: Mapping[str, Tensor], t
     tensors = their_weights(form, setup, config, head, weights)
     count = sum(tensor.numel() for tensor in tensors.values())
     texts = {name: json.dumps(content, indent=2, ensure_ascii=False) + "\n" for name, content in files.items()}
-    texts[CARD] = write_card(config, head, form.ARCHITECTURES[head], count, form is huggingface_v2)
+    texts[CARD] = write_card(config, head, form.ARCHITECTURES[head], count, form is huggingface_v2, about)
     if tokenizer is not None:
         texts["tokenizer.json"] = tokenizer
     if form is huggingface_v2:

@@ -10,20 +10,25 @@ INPUTS = {  # the name of an input, and how it is made
     "vision": ("pixel_values", "[B, channels, side, side], of AutoImageProcessor"),
     "text": ("input_ids", "[B, tokens], of AutoTokenizer"),
 }
+NEXT = "\n\n"
+LICENSE = "License: to be named by whoever publishes these weights; the data they were trained on may restrict it."
 ORIGINS = ("source", "task", "origin", "seed", "updates", "table_digest")  # what runs say about how they came to be
 
 
-def write_card(config: Mapping, head: str | None, architecture: str, parameters: int, remote: bool) -> str:
+def write_card(
+    config: Mapping, head: str | None, architecture: str, parameters: int, remote: bool, about: str = ""
+) -> str:
     """Return the card of a run that is written as ``architecture`` with so many ``parameters``.
 
-    ``remote`` folders bring the code of their class.
+    ``remote`` folders bring the code of their class. ``about`` is Markdown on what the run was trained on and how
+    well it does, from whoever knows that.
     """
     modality, trunk = config["modality"], config["model"]["trunk"]
     code = "Its class is not in the library but in `modeling_data2vec2.py` beside this file.\n" if remote else ""
     items = "\n".join(f"- {key}: `{config[key]}`" for key in ORIGINS if config.get(key) is not None)
     return f"""---
 library_name: transformers
-pipeline_tag: {TASKS.get(head, "feature-extraction")}
+pipeline_tag: {TASKS.get(head or "", "feature-extraction")}
 tags: [data2vec, {modality}]
 ---
 
@@ -37,11 +42,11 @@ width {trunk["width"]} with {trunk["heads"]} heads, for {taken(config)}.
 {usage(config, head, remote)}
 ```
 
-Where it came from:
+{about and about.rstrip() + NEXT}Where it came from:
 
 {items or "- not recorded"}
 
-License: to be named by whoever publishes this folder; the data it was trained on may restrict it.
+{LICENSE}
 """
 
 

@@ -171,7 +171,7 @@ def after_writing(weights: dict[str, Tensor], head: str | None) -> dict[str, Ten
 def symbols(theirs: Mapping, read: Callable[[str], Mapping]) -> list[str]:
     """Return the letters by number, with the special ones by our names; raise ValueError when they are not there."""
     vocabulary = read("vocab.json")
-    require(vocabulary, "its letters are unknown; put the vocab.json of its tokenizer beside it")
+    require(bool(vocabulary), "its letters are unknown; put the vocab.json of its tokenizer beside it")
     letters = sorted(vocabulary, key=vocabulary.__getitem__)
     return [*SPECIAL[:2], *letters[2:]] if letters[:2] == ["<pad>", "<s>"] else letters
 

@@ -67,7 +67,7 @@ def to_ours(theirs: Mapping[str, Tensor], wanted: Mapping[str, Tensor], names: N
 
 def to_theirs(ours: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
     """Return our weights by their names."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, tensor in ours.items():
         targets, stacked = their_names(name, names)
         parts = tensor.unbind() if stacked else tensor.chunk(len(targets))

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, TypeGuard, cast
 
 import torch
 from torch import Tensor
@@ -57,7 +58,8 @@ class TorchFile:
 
     def __init__(self, path: Path) -> None:
         """Open the file at ``path``; raises UserError when it is missing, cut off, or of another kind."""
-        self.path, self.checked = Path(path), set()
+        self.path = Path(path)
+        self.checked: set[str] = set()
         self.memory = map_file(self.path)
         try:
             if self.memory[: len(ZIP)] == ZIP:
@@ -83,7 +85,7 @@ class TorchFile:
         if not is_tensor(record):
             what = record.name if isinstance(record, Inert) else type(record).__name__
             raise UserError(f"{self.path}: {name} is no tensor but {what}, which is never run; save tensors alone.")
-        record = record.arguments[0] if record.name in PARAMETERS else record
+        record = record.arguments[0] if record.arguments and record.name in PARAMETERS else record
         try:
             (_, kind, key, _, count, *view), offset, shape, stride = storage_of(record)
             dtype = DTYPES[kind.name.rpartition(".")[2]]
@@ -151,7 +153,7 @@ def pairs(arguments: tuple) -> dict:
     return {pair[0]: pair[1] for pair in first if len(pair) == 2} if isinstance(first, list) else {}
 
 
-def is_tensor(record: object) -> bool:
+def is_tensor(record: object) -> TypeGuard[Inert]:
     """Return whether ``record`` is that of a tensor or of a parameter."""
     if not isinstance(record, Inert) or not record.arguments:
         return False
@@ -160,10 +162,12 @@ def is_tensor(record: object) -> bool:
 
 def storage_of(record: Inert) -> tuple[tuple, int, tuple, tuple]:
     """Return the persistent id, offset, shape and stride in the record of a tensor."""
-    storage, offset, shape, stride = record.arguments[:4]
-    if not (isinstance(storage, Inert) and storage.name == PERSISTENT and isinstance(storage.arguments[0], tuple)):
+    storage, offset, shape, stride = (record.arguments or ())[:4]
+    stored = isinstance(storage, Inert) and storage.name == PERSISTENT and storage.arguments
+    identity = storage.arguments[0] if stored else None
+    if not isinstance(identity, tuple):
         raise ValueError("its storage is none")
-    return storage.arguments[0], offset, shape, stride
+    return identity, offset, shape, stride
 
 
 def map_file(path: Path) -> mmap.mmap:
@@ -208,13 +212,13 @@ def place_of(info: zipfile.ZipInfo, memory: mmap.mmap) -> Place:
 def read_stream(memory: mmap.mmap) -> tuple[object, dict[str, Place]]:
     """Return what a file of torch before 1.6 describes, and where its storages are: each behind its length."""
     memory.seek(0)
-    (_, _), (_, _), (system, _) = follow(memory), follow(memory), follow(memory)
+    stream = cast(BinaryIO, memory)
+    (_, _), (_, _), (system, _) = follow(stream), follow(stream), follow(stream)
     if not (entries(system) or {}).get("little_endian"):
         raise ValueError("it is big-endian")
-    (root, persistent), (keys, _) = follow(memory), follow(memory)
+    (root, persistent), (keys, _) = follow(stream), follow(stream)
     sizes = {}
-    for record in persistent:
-        identity = record.arguments[0]
+    for (identity,) in (record.arguments or () for record in persistent):
         if isinstance(identity, tuple) and len(identity) >= 5 and isinstance(identity[1], Inert):
             sizes[identity[2]] = DTYPES[identity[1].name.rpartition(".")[2]].itemsize
     places, start = {}, memory.tell()

@@ -1,10 +1,13 @@
 """What a checkpoint of fairseq or BEiT says about its training, read out of records of objects that were never made."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from d2v_core.interop.pickles import entries
 from d2v_core.interop.symbolic import Inert
+
+T = TypeVar("T")
 
 SECTIONS = (  # where settings are, the first that has one counts; those of a fine-tuning lie over what it started from
     ("cfg", "model"),
@@ -27,7 +30,7 @@ class Settings:
         self.sections = [section for section in found if content(section) is not None]
         self.assumed: dict[str, object] = {}
 
-    def find(self, *names: str) -> object:
+    def find(self, *names: str) -> Any:
         """Return the value of the first of ``names``, dotted ones lead into blocks, that is there; None otherwise."""
         for name in names:
             for section in self.sections:
@@ -36,7 +39,7 @@ class Settings:
                     return value
         return None
 
-    def get(self, default: object, *names: str) -> object:
+    def get(self, default: T, *names: str) -> T:
         """Return the value of the first of ``names`` that is there, of the type of ``default``, else ``default``."""
         value = self.find(*names)
         if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
@@ -54,7 +57,7 @@ def content(record: object) -> dict | None:
     return entries(record)
 
 
-def walk(record: object, path: tuple[str, ...] | list[str]) -> object:
+def walk(record: Any, path: Sequence[str]) -> Any:
     """Return what is at ``path`` in nested mappings, None when there is nothing."""
     for name in path:
         record = (content(record) or {}).get(name)
@@ -72,7 +75,7 @@ def plain(record: object) -> object:
 
 def convolutions(text: object) -> list[tuple[int, int, int]]:
     """Return (channels, kernel, stride) per layer of a setting like "[(512, 10, 5)] + [(512, 3, 2)] * 4"."""
-    layers = []
-    for *numbers, times in LAYER.findall(text if isinstance(text, str) else ""):
-        layers += [tuple(map(int, numbers))] * min(int(times or 1), 100)
+    layers: list[tuple[int, int, int]] = []
+    for channels, kernel, stride, times in LAYER.findall(text if isinstance(text, str) else ""):
+        layers += [(int(channels), int(kernel), int(stride))] * min(int(times or 1), 100)
     return layers

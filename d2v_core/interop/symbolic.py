@@ -7,7 +7,7 @@ object's state leave a record on the stack, an ``Inert``. What a hostile file as
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 OPERATIONS = 5_000_000  # of one pickle; those of large real checkpoints have some 100,000
 PERSISTENT = "persistent id"
@@ -139,7 +139,7 @@ def remember(machine: Machine, number: int | None) -> None:
     machine.memo[len(machine.memo) if number is None else number] = machine.stack[-1]
 
 
-Operation = Callable[[Machine, object], object]
+Operation = Callable[[Machine, Any], object]
 OPCODES: dict[str, Operation] = {
     **dict.fromkeys(("PROTO", "FRAME", "READONLY_BUFFER"), lambda m, _: None),
     **dict.fromkeys(("BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "LONG4"), Machine.push),
@@ -179,7 +179,7 @@ OPCODES: dict[str, Operation] = {
 }
 
 
-def follow(stream: BinaryIO) -> tuple[object, list[Inert]]:
+def follow(stream: BinaryIO) -> tuple[Any, list[Inert]]:
     """Follow the pickle that begins where ``stream`` stands; the stream is left behind its end.
 
     Returns what it describes, out of plain values, list (for sets too), tuple, dict and ``Inert``, and the records of

@@ -8,7 +8,8 @@ A modality module holds:
 - ``amount(row, table)``: how much a row is, in ``unit``
 - ``lengths(table, config)``: how much every row is, in ``unit``; ``trainable(lengths, config)``: how much of it
   pretraining uses, 0 for rows that it leaves out
-- ``batch(rows, rngs, config)``: rows → tensors; with keyed generators augmented, with ``None`` whole and padded
+- ``batch(rows, rngs, config)``: rows → tensors; with keyed generators augmented, with ``None`` whole and padded.
+  Whether there is padding is told by which tensors there are, so that ``Local`` need not ask a GPU for values
 - ``mask(rngs, inputs, config)``: what pretraining hides: ``mask`` [rngs, T], and ``corrupted`` inputs where it hides
   there; ``tokens(inputs, config)``: the real tokens of every sample
 - ``Local(config, trunk)``: the module from tensors to tokens (see ``d2v_core.model.encoder``)

@@ -5,7 +5,7 @@ B samples · N audio samples · C channels · T tokens · D width · H heads
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -72,6 +72,9 @@ class BlockMask:
         require(self.length > 0, f"length must be positive, not {self.length}.")
 
 
+Count = TypeVar("Count", int, Tensor)
+
+
 @dataclass(frozen=True)
 class LocalConfig:
     """The convolutions: ``channels``, and one kernel and stride per layer; ``taps`` is how kernels are drawn.
@@ -109,13 +112,15 @@ def rows(decoded: np.ndarray, table: TableConfig) -> list[Row]:
     seconds = len(decoded) / table.sample_rate
     if len(decoded) == 0:
         raise Dropped("empty", "no samples")
-    if not np.isfinite(decoded).all():
+    low, high = decoded.min(), decoded.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
         raise Dropped("not finite", "NaN or infinite samples")
-    if not np.ptp(decoded):
+    if low == high:
         raise Dropped("silent", "all samples are equal")
     if not table.min_seconds <= seconds <= table.max_seconds:
         raise Dropped("duration", f"{seconds:.2f} s is outside {table.min_seconds}-{table.max_seconds} s")
-    return [{"audio": np.round(np.clip(decoded, -1, 1) * 32767).astype(np.int16)}]
+    scaled = (decoded if low >= -1 and high <= 1 else np.clip(decoded, -1, 1)) * 32767
+    return [{"audio": np.round(scaled, out=scaled).astype(np.int16)}]
 
 
 def amount(row: Row, table: TableConfig) -> float:
@@ -134,7 +139,7 @@ def trainable(lengths: np.ndarray, config: Config) -> np.ndarray:
 
 
 def batch(rows: Sequence[Row], rngs: Sequence[np.random.Generator] | None, config: Config) -> dict[str, Tensor]:
-    """Return ``inputs`` [B, N] float32 and, when whole, ``lengths`` [B] in samples.
+    """Return ``inputs`` [B, N] float32 and, where they differ, ``lengths`` [B] in samples.
 
     Every utterance is normalised as a whole (reference 2.1). With generators each is cropped, at a keyed offset, to
     the shortest of the batch; without, all are padded with zeros on the right.
@@ -142,7 +147,8 @@ def batch(rows: Sequence[Row], rngs: Sequence[np.random.Generator] | None, confi
     waves = [normalise(row["audio"]) for row in rows]
     if rngs is None:
         padded = nn.utils.rnn.pad_sequence([torch.from_numpy(wave) for wave in waves], batch_first=True)
-        return {"inputs": padded, "lengths": torch.tensor([len(wave) for wave in waves])}
+        sizes = [len(wave) for wave in waves]
+        return {"inputs": padded} | ({"lengths": torch.tensor(sizes)} if min(sizes) < max(sizes) else {})
     size = min(int(config.crop.max_seconds * config.table.sample_rate), *map(len, waves))
     offsets = [rng.integers(len(wave) - size + 1) for wave, rng in zip(waves, rngs, strict=True)]
     crops = np.stack([wave[offset : offset + size] for wave, offset in zip(waves, offsets, strict=True)])
@@ -172,7 +178,7 @@ def tokens(inputs: dict[str, Tensor], config: Config) -> np.ndarray:
     return frames(inputs.get("lengths", whole), config.local).numpy()
 
 
-def frames(samples: int | Tensor, local: LocalConfig) -> int | Tensor:
+def frames(samples: Count, local: LocalConfig) -> Count:
     """Return how many frames the convolutions make of ``samples`` audio samples."""
     for kernel, stride in zip(local.kernels, local.strides, strict=True):
         samples = (samples - kernel) // stride + 1
@@ -183,6 +189,7 @@ class Local(nn.Module):
     """Convolutions → LayerNorm → projection; convolutional positions; a learned mask vector (reference 2.2 - 2.5)."""
 
     extra = 0
+    alibi_slopes: Tensor
 
     def __init__(self, config: Config, trunk: TransformerConfig) -> None:
         super().__init__()
@@ -199,6 +206,7 @@ class Local(nn.Module):
         self.positions = nn.ModuleList(PositionBlock(width, config.local) for _ in range(config.local.position_layers))
         self.mask_token = nn.Parameter(torch.rand(width)) if config.local.mask_token else None
         self.alibi_scale = nn.Parameter(torch.ones(trunk.heads, 1, 1)) if config.local.alibi else None
+        self.register_buffer("alibi_slopes", torch.tensor(alibi_slopes(trunk.heads)), persistent=False)
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         """Return features [B, T, D] of waveforms [B, N], and the padding [B, T] that ``lengths`` [B] implies."""
@@ -206,7 +214,7 @@ class Local(nn.Module):
         for layer in self.extractor:
             x = layer(x)
         padding = None
-        if "lengths" in inputs and not (inputs["lengths"] == inputs["inputs"].shape[1]).all():
+        if "lengths" in inputs:
             valid = frames(inputs["lengths"], self.config)
             padding = torch.arange(x.shape[1], device=x.device) >= valid[:, None]
         return self.projection(self.feature_norm(x)), padding
@@ -235,8 +243,7 @@ class Local(nn.Module):
         scale = self.alibi_scale
         places = torch.arange(tokens, device=scale.device).unsqueeze(0) if visible is None else visible
         distance = (places.unsqueeze(2) - places.unsqueeze(1)).abs().unsqueeze(1)
-        slopes = torch.tensor(alibi_slopes(len(scale)), device=scale.device)
-        return -distance * (slopes[:, None, None] * scale.clamp(min=0))
+        return -distance * (self.alibi_slopes[:, None, None] * scale.clamp(min=0))
 
 
 class Convolution(nn.Module):
@@ -257,10 +264,13 @@ class Convolution(nn.Module):
 def convolve(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     """Convolve [B, N, C_in] with [C_out, C_in, kernel], channels last, as one matrix product per stride of taps.
 
-    ``stride`` taps together read a view of ``x`` without a copy: on a CPU this is faster than conv1d.
+    ``stride`` taps together read a view of ``x`` without a copy: on a CPU this is faster than conv1d, which is what
+    exported graphs hold.
     """
+    if torch.compiler.is_exporting():
+        return F.conv1d(x.transpose(1, 2), weight, stride=stride).transpose(1, 2)
     tokens = (x.shape[1] - weight.shape[2]) // stride + 1
-    total = None
+    total: Tensor | None = None
     for first in range(0, weight.shape[2], stride):
         taps = weight[:, :, first : first + stride]
         if taps.shape[2] == stride:
@@ -268,8 +278,10 @@ def convolve(x: Tensor, weight: Tensor, stride: int) -> Tensor:
             part = F.linear(windows, taps.transpose(1, 2).flatten(1))
         else:
             ends = [first + tap + (tokens - 1) * stride + 1 for tap in range(taps.shape[2])]
-            part = sum(F.linear(x[:, first + i : end : stride], taps[:, :, i]) for i, end in enumerate(ends))
+            parts = [F.linear(x[:, first + i : end : stride], taps[:, :, i]) for i, end in enumerate(ends)]
+            part = sum(parts[1:], parts[0])
         total = part if total is None else total + part
+    assert total is not None
     return total
 
 
@@ -300,7 +312,7 @@ def tie_taps(extractor: nn.ModuleList) -> None:
 
     Not in the paper: its Kaiming kernels need long training before features carry content (docs/results.md).
     """
-    for layer in list(extractor)[1:]:
+    for layer in cast(list[Convolution], list(extractor))[1:]:
         tap = layer.weight.data[:, :, :1] / layer.kernel**0.5
         layer.weight.data.copy_(tap.expand_as(layer.weight))
 

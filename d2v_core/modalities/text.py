@@ -109,9 +109,13 @@ def trainable(lengths: np.ndarray, config: Config) -> np.ndarray:
 
 
 def batch(rows: Sequence[Row], rngs: Sequence[np.random.Generator] | None, config: Config) -> dict[str, Tensor]:
-    """Return ``inputs`` [B, T] int64, padded with PAD on the right; text is not augmented."""
+    """Return ``inputs`` [B, T] int64, padded with PAD on the right; text is not augmented.
+
+    Where all rows have one length an empty ``unpadded`` says so: a GPU then need not be asked.
+    """
     sequences = [torch.from_numpy(row["tokens"].astype(np.int64)) for row in rows]
-    return {"inputs": nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=PAD)}
+    inputs = {"inputs": nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=PAD)}
+    return inputs | ({"unpadded": torch.empty(0)} if len({len(each) for each in sequences}) == 1 else {})
 
 
 def mask(rngs: Sequence[np.random.Generator], inputs: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
@@ -154,13 +158,13 @@ class Local(nn.Module):
         self.positions.weight.requires_grad_(config.local.train_positions)
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Return embeddings [B, T, D] of ids [B, T], and their padding [B, T] where there is any."""
+        """Return embeddings [B, T, D] of ids [B, T], and their padding [B, T] unless the batch is ``unpadded``."""
         ids = inputs["inputs"]
         padding = ids == PAD
         positions = ((~padding).cumsum(dim=1) + PAD) * ~padding + PAD * padding
         x = self.dropout(self.norm(self.tokens(ids) + self.positions(positions)))
         x = x.masked_fill(padding.unsqueeze(-1), 0)
-        return x, padding if padding.any() else None
+        return x, None if "unpadded" in inputs else padding
 
     def hide(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Return the tokens as they are: what is hidden was replaced by the mask symbol already."""

@@ -184,6 +184,8 @@ class Local(nn.Module):
     """Patch projection, class token, mask token, and positions as biases (reference 3.1, 3.2) or added (5.3)."""
 
     extra = 1
+    relative_index: Tensor
+    positions: Tensor
 
     def __init__(self, config: Config, trunk: TransformerConfig) -> None:
         super().__init__()
@@ -203,6 +205,7 @@ class Local(nn.Module):
         if self.mask_token is not None:
             draw(self.mask_token, trunk)
         if config.class_std is None:
+            assert self.patches.bias is not None
             nn.init.zeros_(self.patches.bias)
             draw(self.patches.weight, trunk)
             draw(self.class_token, trunk)
@@ -222,7 +225,7 @@ class Local(nn.Module):
 
     def place(self, tokens: Tensor, padding: None) -> Tensor:
         """Add positions and prepend the class token: [B, 1+T, D]."""
-        return torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens + self.positions], dim=1)
+        return torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens + self.positions], dim=1)
 
     def bias(self, tokens: int, visible: Tensor | None) -> Bias:
         """Return the bias [1, H, 1+T, 1+T] of the relative position, or a list with that of every block."""

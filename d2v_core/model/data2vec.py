@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from d2v_core.config import require
 from d2v_core.model.decoder import DecoderConfig
-from d2v_core.model.encoder import Encoder, Inputs
+from d2v_core.model.encoder import Encoded, Encoder, Inputs
 from d2v_core.model.loss import Loss
 from d2v_core.model.targets import Norm, average_targets
 from d2v_core.model.teacher import Teacher, decay_at
@@ -125,9 +125,32 @@ class Data2Vec(nn.Module):
         masked_targets = targets.flatten(0, 1)[inputs["masked"]]
         predictions = self.head(student.x.flatten(0, 1)[inputs["masked"]]).float()
         total = regression_loss(predictions, masked_targets, self.config.loss)
+        return self.loss(total, features, padding, student, targets, masked_targets, predictions)
+
+    def loss(
+        self,
+        total: Tensor,
+        features: Tensor,
+        padding: Tensor | None,
+        student: Encoded,
+        targets: Tensor,
+        masked_targets: Tensor,
+        predictions: Tensor,
+    ) -> Loss:
+        """Return the loss ``total``, summed over predictions, with what the monitors look at."""
         tokens = student.tokens, len(targets) * (targets.shape[1] + self.student.local.extra)
-        count = total.new_full((), len(predictions))
-        return Loss(total, count, len(targets), targets, masked_targets, predictions.detach(), tokens)
+        return Loss(
+            total,
+            total.new_full((), len(predictions)),
+            len(targets),
+            targets,
+            masked_targets,
+            predictions.detach(),
+            tokens,
+            features=features.detach(),
+            context=student.x.detach(),
+            padding=padding,
+        )
 
     @torch.no_grad()
     def targets(self, inputs: Inputs, features: Tensor, padding: Tensor | None) -> Tensor:

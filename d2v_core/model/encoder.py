@@ -5,6 +5,7 @@ B samples (in data2vec 2.0 one per view) · T tokens · E class tokens · D widt
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,8 @@ class Encoder(nn.Module):
     None; ``hide(tokens, mask)`` blinds hidden tokens; ``place(tokens, padding)`` adds positions and puts ``extra``
     class tokens in front; ``bias(T, visible)`` is what attention adds to its logits.
     """
+
+    local: Any  # the modalities' classes share no base
 
     def __init__(self, local: nn.Module, trunk: Transformer) -> None:
         super().__init__()

@@ -5,6 +5,7 @@ Reference 5.1: its model holds a modality encoder per modality and one list of b
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import cast
 
 from torch import nn
 
@@ -23,7 +24,7 @@ class Joint(nn.Module):
 
     def __init__(self, members: Mapping[str, Data2Vec]) -> None:
         super().__init__()
-        self.members = nn.ModuleDict(members)
+        self.members = cast(Mapping[str, Data2Vec], nn.ModuleDict(members))
         first, *others = self.members.values()
         for other in others:
             other.student.trunk.blocks = first.student.trunk.blocks

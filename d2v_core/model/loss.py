@@ -20,3 +20,6 @@ class Loss:
     predictions: Tensor | None = None  # [masked tokens, D] float32
     tokens: tuple[int, int] | None = None  # encoded by the student and by the teacher, padding and class tokens too
     member: int | None = None  # in joint training, the number of the modality
+    features: Tensor | None = None  # [B, T, D] what the local encoder made of the input
+    context: Tensor | None = None  # [B, T, D] what the student made of the tokens it saw
+    padding: Tensor | None = None  # [B, T] True at padding; None where there is none

@@ -4,8 +4,10 @@ B samples · T tokens · D width · K blocks
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -21,7 +23,7 @@ def average_targets(
     Every result is normalised by the norms in ``each``, in order, then their mean by those in ``final``. Tokens at
     ``padding`` [B, T] take no part in statistics over time; in the reference they do (9, point 11).
     """
-    total = sum(normalise(result.float(), each, padding) for result in results)
+    total = reduce(torch.add, (normalise(result.float(), each, padding) for result in results))
     return normalise(total / len(results), final, padding)
 
 

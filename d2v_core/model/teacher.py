@@ -49,5 +49,5 @@ class Teacher(nn.Module):
         for name, new in student.named_parameters():
             if name.startswith(self.copied):
                 own[name].copy_(new)
-        for old, new in zip(self.encoder.buffers(), student.buffers(), strict=True):
-            old.copy_(new)
+        for kept, buffer in zip(self.encoder.buffers(), student.buffers(), strict=True):
+            kept.copy_(buffer)

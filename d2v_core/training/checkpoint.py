@@ -4,18 +4,23 @@ import errno
 import fcntl
 import json
 import os
+import pickle
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from d2v_core.data.files import publish, remove
 from d2v_core.errors import UserError
 
 LAST = "LAST"
+UNUSABLE = (OSError, EOFError, LookupError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError)
+FULL = re.compile("PytorchStreamWriter|inline_container|No space left|quota")  # by torch, torch and safetensors
 
 
 @contextmanager
@@ -37,30 +42,28 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, posit
     """
     name = f"update-{position['update']}.pt"
     content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "position": position}
-    with room_for(content, folder), publish(folder / name) as temporary:
-        torch.save(content, temporary)
-    with publish(folder / LAST) as temporary:
-        temporary.write_text(json.dumps(name))
+    with room_for(content, folder, "a checkpoint", "or set D2V_STATE to another disk"):
+        with publish(folder / name) as temporary:
+            torch.save(content, temporary)
+        with publish(folder / LAST) as temporary:
+            temporary.write_text(json.dumps(name))
     for old in folder.glob("update-*.pt"):
         if old.name != name:
             remove(old)
 
 
 @contextmanager
-def room_for(content: Mapping, folder: Path) -> Iterator[None]:
+def room_for(content: Mapping, folder: Path, what: str, else_do: str) -> Iterator[None]:
     """Turn a failure to write ``content`` into ``folder`` into a UserError that says how much room is needed."""
     needed = sum(tensor.nbytes for tensor in tensors(content))
-    size = f"a checkpoint of {needed / 2**20:.0f} MiB"
-    said = f"{folder} has no room for {size}; free some, or set D2V_STATE to another disk."
+    said = f"{folder} has no room for {what} of {needed / 2**20:.0f} MiB; free some, {else_do}."
     folder.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(folder).free < needed:
         raise UserError(said)
     try:
         yield
-    except RuntimeError as error:  # torch's writer says no more than that it failed
-        raise UserError(said) from error
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT) and not FULL.search(str(error)):
             raise
         raise UserError(said) from error
 
@@ -75,14 +78,23 @@ def tensors(content: object) -> Iterator[torch.Tensor]:
 
 
 def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, int] | None:
-    """Load the last saved state into ``model`` and ``optimizer``; return its position, or None when there is none."""
+    """Load the last saved state into ``model`` and ``optimizer``; return its position, or None when there is none.
+
+    Raises UserError for a state that is damaged or of another version of this program or of torch.
+    """
     if not (folder / LAST).exists():
         return None
-    path = folder / json.loads((folder / LAST).read_text())
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["position"]
+    try:
+        path = folder / json.loads((folder / LAST).read_text())
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        return state["position"]
+    except UNUSABLE as error:
+        raise UserError(
+            f"{folder} holds a checkpoint that cannot be gone on from ({type(error).__name__}): remove the folder to "
+            "train from the start, or use the versions of d2v and torch that wrote it."
+        ) from error
 
 
 def clear(folder: Path) -> None:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import reduce
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +12,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from d2v_core.config import require
 from d2v_core.errors import UserError
+from d2v_core.model.data2vec import Data2Vec
+from d2v_core.model.joint import Joint
 from d2v_core.model.loss import Loss
+from d2v_core.model.supervised import Supervised
+from d2v_core.training.gradients import Gradients
 from d2v_core.training.meter import Meter
-from d2v_core.training.monitor import describe, mean_size
+from d2v_core.training.monitor import collapse, describe, mean_size
 from d2v_core.training.optimizer import OptimizerConfig, rate_at, set_rate
 from d2v_core.training.ranks import ALONE, Ranks
 
+Model = Data2Vec | Joint | Supervised
 Record = dict[str, float]
 
 
@@ -36,6 +42,7 @@ class LoopConfig:
     compile: bool = False
     recompute: bool = False
     patience: int = 20  # updates in a row without a finite gradient, after which the run ends
+    collapse_after: int | None = None  # updates after which a record of a collapse ends the run; null: it only warns
 
     def __post_init__(self) -> None:
         for name in ("updates", "accumulate", "log_every", "save_every", "patience"):
@@ -52,7 +59,7 @@ class Step:
 
 
 def fit(
-    model: nn.Module,
+    model: Model,
     optimizer: torch.optim.Optimizer,
     batches: Iterator[tuple[float, Mapping[str, Tensor]]],
     loop: LoopConfig,
@@ -72,52 +79,68 @@ def fit(
     meter, health = Meter(), Health(next(model.parameters()).device)
     tensors = meter.timed(batches)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradients = Gradients(parameters, ranks)
+    fused: Any = optimizer  # reads two attributes that no class declares
     for update in range(start, loop.updates):
         model.begin_update(update)
         rate = rate_at(update, loop.updates, rates)
         set_rate(optimizer, rate)
         optimizer.zero_grad(set_to_none=True)
-        losses = []
+        losses: list[Loss] = []
         for index, batch in zip(range(ranks.rank, loop.accumulate, ranks.size), tensors, strict=False):
             torch.manual_seed(seed * 1_000_003 + update * loop.accumulate + index)
-            losses.append(backward(model, batch, loop, meter if update == start and not losses else None))
+            last = index + ranks.size >= loop.accumulate
+            with gradients.sending() if last else nullcontext():
+                losses.append(backward(model, batch, loop, meter if update == start and not losses else None))
             meter.add(losses[-1])
-        count = ranks.total(sum(loss.count for loss in losses))
-        ranks.add_gradients(parameters)
-        norm = scale_gradients(parameters, count, rates.clip)
-        optimizer.found_inf, optimizer.grad_scale = health.check(norm, update), None
+        gradients.add()
+        count = ranks.total(reduce(torch.add, (loss.count for loss in losses)))
+        norm, fused.grad_scale = gradient_scale(parameters, count, rates.clip)
+        fused.found_inf = health.check(norm, update)
         optimizer.step()
         meter.updates += 1
         done = update + 1
         if done % loop.log_every == 0 or done == loop.updates:
-            mean = float(ranks.total(sum(loss.total.detach() for loss in losses)) / count)
+            mean = float(ranks.total(reduce(torch.add, (loss.total.detach() for loss in losses))) / count)
             record = {"update": done, "loss": mean, "rate": rate, "norm": float(norm)}
             record |= {"skipped": health.read(loop.patience), "weight": mean_size(parameters)}
             record |= describe(losses[-1], model, ranks)
+            end_collapsed(record, loop)
             yield Step(done, record, meter.read()) if ranks.first else Step(done)
         else:
             yield Step(done)
 
 
 def backward(model: nn.Module, batch: Mapping[str, Tensor], loop: LoopConfig, meter: Meter | None) -> Loss:
-    """Run one batch forward and backward; gradients are those of the summed loss. A meter counts the operations."""
+    """Run one batch forward and backward; gradients are those of the summed loss.
+
+    A meter counts the operations of this batch, which it sees where no compiled code runs.
+    """
     device = next(model.parameters()).device.type
-    with FlopCounterMode(display=False) if meter and not loop.compile else nullcontext() as counter:
+    counting = FlopCounterMode(display=False) if meter else nullcontext()
+    with counting as counter, torch.compiler.set_stance("force_eager") if meter and loop.compile else nullcontext():
         with torch.autocast(device, torch.bfloat16, enabled=loop.precision == "bfloat16"):
             loss = model(batch)
         loss.total.backward()
-    if counter:
+    if meter and counter:
         meter.operations(counter, loss)
     return loss
 
 
-def scale_gradients(parameters: list[nn.Parameter], count: Tensor, clip: float) -> Tensor:
-    """Divide gradients by ``count``, clip their global norm to ``clip`` (0 is off), and return the norm before that."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    torch._foreach_div_(gradients, count)
-    if clip:
-        return nn.utils.clip_grad_norm_(parameters, clip)
-    return nn.utils.get_total_norm(gradients)
+def gradient_scale(parameters: list[nn.Parameter], count: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+    """Return the global norm of the gradients over ``count``, and what the optimizer has to divide them by.
+
+    That is ``count``, and more where the norm is above ``clip`` (0 is off). No pass over the gradients rewrites them.
+    """
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None]) / count
+    return norm, count * ((norm + 1e-6) / clip).clamp(min=1) if clip else count
+
+
+def end_collapsed(record: Record, loop: LoopConfig) -> None:
+    """Raise UserError where a record after ``loop.collapse_after`` updates shows a collapse (reference 1.7)."""
+    found = collapse(record, predictions=True)
+    if loop.collapse_after is not None and record["update"] > loop.collapse_after and found:
+        raise UserError(f"after {record['update']} updates {found[0][:-1]}; lower optimizer.rate or mask less.")
 
 
 class Health:

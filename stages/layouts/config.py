@@ -38,6 +38,7 @@ class CorpusConfig:
     sentence: str = ""  # column of the text
     pair: str = ""  # column of a second text
     category: str = ""  # column of the label
+    separator: str = ""  # between the labels of an item that may have several; empty: one label each
     score: str = ""  # column of a number in place of a label
     speaker: str = ""  # column of what must stay in one split
     part: str = ""  # column of the split

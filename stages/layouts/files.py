@@ -50,7 +50,7 @@ def read_files(corpus: CorpusConfig) -> Files:
     found = sources.listing(corpus.raw)
     first = {name.partition("/")[0] for name in found}
     inside = all("!/" in location and "/" in name for name, location in found.items())
-    if found and inside and len(first) == 1 and part_of(*first, corpus.parts) is None:
+    if found and inside and len(first) == 1 and part_of(min(first), corpus.parts) is None:
         found = {name.partition("/")[2]: location for name, location in found.items()}
     return Files(corpus.raw, found)
 

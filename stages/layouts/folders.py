@@ -36,7 +36,7 @@ def librispeech(files: Files, corpus: CorpusConfig) -> Iterator[Record]:
 
 def labelfolders(files: Files, corpus: CorpusConfig) -> Iterator[Record]:
     """Read ``[<part>/]<label>/.../<audio>``; as in Speech Commands lists name parts, ``_nohash_`` ends a speaker."""
-    listed = {}
+    listed: dict[str, str] = {}
     for listing, part in (("validation_list.txt", "valid"), ("testing_list.txt", "test")):
         if location := files.locations.get(listing):
             listed |= {line.strip(): part for line in read_lines(location) if line.strip()}

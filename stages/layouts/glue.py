@@ -59,7 +59,7 @@ def glue(files: Files, corpus: CorpusConfig) -> Iterator[Record]:
         columns = TASKS.get(task, Columns("sentence", None, "label"))
         for number, row in enumerate(rows):
             item = f"{stem(name)}-{number:07d}"
-            yield {"id": item, "part": corpus_part(part, corpus), "group": item} | content(row, columns)
+            yield {"id": item, "part": corpus_part(part, corpus), "group": item, **content(row, columns)}
 
 
 def content(row: dict[str, str], columns: Columns) -> Record:

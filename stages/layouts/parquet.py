@@ -1,17 +1,20 @@
 """Parquet and Arrow files as Hugging Face's hub has them: bytes of audio and images, texts, labels by number."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from d2v_core.errors import UserError
 from stages import sources
+from stages.cells import Arrow, Parquet
 from stages.layouts.config import CorpusConfig
 from stages.layouts.files import COLUMNAR, Files, Record, part_of, stem
-from stages.layouts.tables import CATEGORIES, ITEMS, SENTENCES, SPEAKERS, SPLIT_NAMES, spelled
+from stages.layouts.tables import CATEGORIES, ITEMS, SENTENCES, SPEAKERS, SPLIT_NAMES, named, spelled
 
 ROWS_AT_ONCE = 4096
+Batches = Callable[[list[str]], Iterable]  # names of columns → record batches
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def parquet(files: Files, corpus: CorpusConfig, documents: bool = False) -> Iter
         wanted = [each for field, each in vars(columns).items() if each and field != "content"]
         for number, row in enumerate(rows(location, batches, wanted)):
             item = spelled(row.get(columns.item)) or f"{stem(name)}-{number:07d}"
-            yield record_of(row, columns, names) | {
+            yield record_of(row, columns, names, corpus) | {
                 "id": item,
                 "path": f"{location}#{number}/{columns.content}" if columns.content else None,
                 "part": spelled(row.get(columns.part)) or part,
@@ -52,20 +55,26 @@ def parquet(files: Files, corpus: CorpusConfig, documents: bool = False) -> Iter
             }
 
 
-def record_of(row: Mapping, columns: Columns, names: list[str] | None) -> Record:
+def record_of(row: Mapping, columns: Columns, names: list[str] | None, corpus: CorpusConfig) -> Record:
     """Return what a row says of an item beside where it is; labels are spelled by ``names`` where there are any."""
-    label = row.get(columns.label)
-    if names and isinstance(label, int):
-        label = names[label] if 0 <= label < len(names) else None
     return {
-        "label": spelled(label) or None,
+        "label": named(numbered(row.get(columns.label), names), corpus),
         "text": spelled(row.get(columns.text)),
         "pair": spelled(row.get(columns.pair)),
         "score": spelled(row.get(columns.score)),
     }
 
 
-def choose(schema: object, corpus: CorpusConfig, location: str, documents: bool) -> Columns:
+def numbered(label: object, names: list[str] | None) -> object:
+    """Return the name of a label that is a number, or of several in a list; None for a number without a name."""
+    if isinstance(label, list):
+        return [name for name in (numbered(each, names) for each in label) if name is not None]
+    if names and isinstance(label, int):
+        return names[label] if 0 <= label < len(names) else None
+    return label
+
+
+def choose(schema: Any, corpus: CorpusConfig, location: str, documents: bool) -> Columns:
     """Return which columns of a file hold what; raise UserError when it lacks what ``corpus`` names, or has nothing."""
     fields = {field.name: field.type for field in schema}
     media = next((name for name, kind in fields.items() if holds_bytes(kind)), None)
@@ -93,7 +102,7 @@ def choose(schema: object, corpus: CorpusConfig, location: str, documents: bool)
 USUAL = {"text": SENTENCES, "label": CATEGORIES, "group": SPEAKERS, "part": SPLIT_NAMES, "item": ITEMS}
 
 
-def holds_bytes(kind: object) -> bool:
+def holds_bytes(kind: Any) -> bool:
     """Tell whether a column of this type holds files: bytes, or structs with a field ``bytes``."""
     import pyarrow as pa
 
@@ -102,31 +111,33 @@ def holds_bytes(kind: object) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def class_names(schema: object, column: str | None) -> list[str] | None:
+def class_names(schema: Any, column: str | None) -> list[str] | None:
     """Return the names that Hugging Face wrote down for the numbers of a label, None if there are none."""
     try:
-        written = json.loads((schema.metadata or {})[b"huggingface"])
-        return written["info"]["features"][column]["names"]
-    except (KeyError, ValueError, TypeError):
+        written = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]
+        written = written[0] if isinstance(written, list) else written.get("feature", written)
+        return written["names"]
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError):
         return None
 
 
-def open_rows(location: str) -> tuple[object, object]:
+def open_rows(location: str) -> tuple[Any, Batches]:
     """Return the schema of a file and a function from names of columns to its record batches."""
     table = sources.kept(sources.open_table, location)
-    if location.lower().endswith(".parquet"):
+    if isinstance(table, Parquet):
         return table.file.schema_arrow, lambda columns: table.file.iter_batches(ROWS_AT_ONCE, columns=columns)
+    assert isinstance(table, Arrow)
     return table.table.schema, lambda columns: checked(table, columns).to_batches(ROWS_AT_ONCE)
 
 
-def checked(table: object, columns: list[str]) -> object:
+def checked(table: Arrow, columns: list[str]) -> Any:
     """Return some columns of an Arrow file, each of them checked."""
     for column in columns:
         table.column(column)
     return table.table.select(columns)
 
 
-def rows(location: str, open_batches: object, columns: list[str]) -> Iterator[dict]:
+def rows(location: str, open_batches: Batches, columns: list[str]) -> Iterator[dict]:
     """Yield the rows of a file with some of its columns."""
     with guarded(location):
         batches = iter(open_batches(columns))

@@ -14,7 +14,8 @@ def assign_splits(items: pl.DataFrame, corpus: CorpusConfig, seed: int) -> pl.Da
     named = named.with_columns(pl.col("split").fill_null("train"))
     present = set(named["split"])
     groups = sorted(set(named.filter(pl.col("split") == "train")["group"]), key=lambda group: keyed(seed, group))
-    start, holders = 0, {}
+    start = 0
+    holders: dict[str, str] = {}
     for split in ("test", "valid"):
         share = getattr(corpus.holdout, split)
         if split not in present and share:

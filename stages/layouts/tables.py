@@ -5,6 +5,7 @@ import io
 import json
 import posixpath
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from d2v_core.errors import UserError
 from stages import sources
@@ -32,7 +33,7 @@ def tsv(files: Files, corpus: CorpusConfig) -> Iterator[Record]:
                 break
             need(location, row, wanted, "set `sentence` and `category`, or leave it out of `parts`")
             item = f"{stem(name)}-{number:07d}"
-            answer = {"score" if corpus.score else "label": row[category] or None}
+            answer = {"score": row[category] or None} if corpus.score else {"label": named(row[category], corpus)}
             pair = row[corpus.pair] if corpus.pair else None
             yield {"id": item, "part": part, "group": item, "text": row[sentence], "pair": pair} | answer
 
@@ -71,7 +72,7 @@ def record_of(row: Mapping, corpus: CorpusConfig, files: Files, place: tuple[str
         "path": located(files, name, file) if file else None,
         "part": own or part or (part_of(name.partition("/")[0], corpus.parts) if file else None),
         "group": value(row, corpus.speaker, SPEAKERS, where) or item,
-        "label": None if corpus.score else value(row, corpus.category, CATEGORIES, where) or None,
+        "label": None if corpus.score else named(cell(row, corpus.category, CATEGORIES, where), corpus),
         "score": value(row, corpus.score, (), where) or None,
         "text": words,
         "pair": value(row, corpus.pair, (), where),
@@ -87,11 +88,30 @@ def located(files: Files, name: str, file: str) -> str:
 
 
 def value(row: Mapping, column: str, usual: tuple[str, ...], table: str) -> str | None:
+    """Return as text what ``cell`` finds."""
+    return spelled(cell(row, column, usual, table))
+
+
+def cell(row: Mapping, column: str, usual: tuple[str, ...], table: str) -> object:
     """Return what a row holds in ``column``, or in the first usual one; raise UserError for a column not there."""
     if column and column not in row:
         raise UserError(f"{table} has no column {column!r}; it has {', '.join(map(repr, row))}.")
-    found = row.get(column or next((name for name in usual if name in row), ""))
-    return spelled(found)
+    return row.get(column or next((name for name in usual if name in row), ""))
+
+
+def named(label: object, corpus: CorpusConfig) -> str | None:
+    """Return a label as text, those of a list joined by ``separator``; None for no label.
+
+    Raises UserError for a list where each item has one label, and for a name that would be torn apart.
+    """
+    if not isinstance(label, list):
+        return spelled(label) or None
+    names = [spelled(name) or "" for name in label]
+    if not corpus.separator or any(corpus.separator in name for name in names):
+        raise UserError(
+            f"{corpus.raw} has items with several labels such as {names[:3]}; set `separator` to what is in none."
+        )
+    return corpus.separator.join(names) or None
 
 
 def spelled(value: object) -> str | None:
@@ -141,7 +161,7 @@ def read_rows(location: str, errors: str = "drop") -> Iterator[dict]:
 
 def read_delimited(location: str, errors: str = "drop") -> Iterator[dict[str, str]]:
     """Yield the rows of a .tsv (no quoting) or .csv (quoting) file with a header."""
-    style = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if location.lower().endswith(".tsv") else {}
+    style: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if location.lower().endswith(".tsv") else {}
     try:
         yield from csv.DictReader(read_lines(location, errors), **style)
     except csv.Error as error:

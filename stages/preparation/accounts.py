@@ -17,7 +17,8 @@ DROPPED = {"id": pl.String, "path": pl.String, "split": pl.String, "reason": pl.
 def count(items: pl.DataFrame, done: Sequence[tuple[str, Done]], dropped: pl.DataFrame, modality: str) -> dict:
     """Return the counts: items seen, kept and dropped by reason, and rows and amount per split.
 
-    ``done`` holds the split and the outcome of every shard, ``items`` and ``dropped`` have a column ``split``.
+    ``done`` holds the split and the outcome of every shard, ``items`` and ``dropped`` have a column ``split``. Where
+    text that is not UTF-8 is kept, ``replaced`` says how many characters took the place of what was none.
     """
     unit = modalities.get(modality).unit
     splits = {}
@@ -31,7 +32,10 @@ def count(items: pl.DataFrame, done: Sequence[tuple[str, Done]], dropped: pl.Dat
         }
     reasons = dict(sorted(Counter(dropped["reason"].to_list()).items()))
     kept = sum(split["kept"] for split in splits.values())
-    return {"seen": len(items), "kept": kept, "unit": unit, "dropped": reasons, "splits": splits}
+    counts = {"seen": len(items), "kept": kept, "unit": unit, "dropped": reasons, "splits": splits}
+    if (items["encoding_errors"] == "replace").any():
+        counts["replaced"] = sum(result.replaced for _, result in done)
+    return counts
 
 
 def check(counts: Mapping, corpus: CorpusConfig, dropped: pl.DataFrame) -> None:

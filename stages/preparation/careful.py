@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import IO
 
 from d2v_core.data.table import Row
 from d2v_core.errors import Dropped
@@ -25,12 +26,13 @@ def decode(task: "shards.Task") -> Iterator[list[Row] | Dropped]:
     number = 0
     while number < len(task.records):
         with start(task, number) as child:
+            assert child.stdout is not None
             try:
                 if pickle.load(child.stdout) != READY:
                     raise EOFError
             except EOFError:
                 raise RuntimeError(f"a process that decodes ended as it began (exit code {child.wait()})") from None
-            for outcome in answers(child):
+            for outcome in answers(child.stdout):
                 number += 1
                 yield outcome
         if number < len(task.records):
@@ -47,16 +49,17 @@ def start(task: "shards.Task", first: int) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": path},
     )
+    assert child.stdin is not None
     pickle.dump((task, first), child.stdin)
     child.stdin.close()
     return child
 
 
-def answers(child: subprocess.Popen) -> Iterator[list[Row] | Dropped]:
-    """Yield what the process answers until it ends, whole answers alone."""
+def answers(output: IO[bytes]) -> Iterator[list[Row] | Dropped]:
+    """Yield what the process with this output answers until it ends, whole answers alone."""
     while True:
         try:
-            yield pickle.load(child.stdout)
+            yield pickle.load(output)
         except (EOFError, pickle.UnpicklingError):
             return
 

@@ -139,6 +139,7 @@ def in_order(tasks: Iterator[Task], connect: Callable[[], Executor], window: int
             elif not lost(error):
                 raise error
             else:
+                assert executor is not None
                 executor = again(executor, connect, under_way)
     finally:
         for attempt in under_way:

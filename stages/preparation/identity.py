@@ -5,6 +5,7 @@ the pieces or tokenizer, the source of everything that decodes, and the versions
 """
 
 import hashlib
+import inspect
 import json
 from collections.abc import Sequence
 from functools import cache, lru_cache
@@ -38,7 +39,7 @@ def code(modality: str) -> str:
 
 def of(module: ModuleType) -> list[Path]:
     """Return the source files of a module or package."""
-    path = Path(module.__file__)
+    path = Path(inspect.getfile(module))
     return sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
 
 
@@ -54,10 +55,10 @@ def of_file(path: Path, modified: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def shard(work: str, split: str, records: Sequence[dict], labels: dict[str, int]) -> str:
-    """Return the key of the shard of ``records``, whose labels have the numbers ``labels``."""
+def shard(work: str, split: str, records: Sequence[dict], labels: dict[str, Sequence[int]], several: bool) -> str:
+    """Return the key of the shard of ``records``, whose labels have the numbers ``labels``, ``several`` or one each."""
     inputs = [[record, content(record["path"])] for record in records]
-    return digest([work, split, inputs, labels])
+    return digest([work, split, inputs, labels, several])
 
 
 def content(path: str | None) -> str | None:

@@ -5,7 +5,6 @@ that a table that is being replaced can still be read. Download such a table to 
 """
 
 import io
-import json
 import os
 import shutil
 from collections import Counter
@@ -15,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from d2v_core.data.files import publish_folder
-from d2v_core.data.table import INDEX, write_index
+from d2v_core.data.table import INDEX, index_of, write_index
 from stages.preparation.store import Done, Store
 
 REJECTED = "dropped.parquet"
@@ -28,6 +27,7 @@ def publish_table(
     dropped: pl.DataFrame,
     classes: Sequence[str],
     symbols: int,
+    settings: Mapping[str, object],
 ) -> None:
     """Publish the shards ``done``, (split, outcome) each, as the table at ``target``, and remove all others."""
     kept = Store(store)
@@ -37,16 +37,17 @@ def publish_table(
                 link(Path(kept.at(result.file)), folder / name)
             dropped.write_parquet(folder / REJECTED)
             entries = {name: result.entry for name, (_, result) in zip(names(done), done, strict=True)}
-            write_index(folder, entries, classes, symbols)
+            write_index(folder, entries, classes, symbols, settings)
     else:
-        commit(kept, {result.file: result.entry for _, result in done}, dropped, classes, symbols)
+        commit(kept, dropped, index_of({result.file: result.entry for _, result in done}, classes, symbols, settings))
     files = {result.file for _, result in done}
     kept.keep(files | {Path(file).with_suffix(".json").name for file in files} | {INDEX})
 
 
 def names(done: Sequence[tuple[str, Done]]) -> list[str]:
     """Return ``<split>-<number>.arrow`` for every shard, numbered from 0 in every split."""
-    sizes, seen, found = Counter(split for split, _ in done), Counter(), []
+    sizes, found = Counter(split for split, _ in done), []
+    seen: Counter[str] = Counter()
     for split, _ in done:
         digits = max(5, len(str(sizes[split] - 1)))
         found.append(f"{split}-{seen[split]:0{digits}d}.arrow")
@@ -62,12 +63,9 @@ def link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def commit(
-    store: Store, entries: Mapping[str, Mapping], dropped: pl.DataFrame, classes: Sequence[str], symbols: int
-) -> None:
+def commit(store: Store, dropped: pl.DataFrame, index: str) -> None:
     """Write ``dropped.parquet``, then the index, which makes the shards that it names a table."""
     buffer = io.BytesIO()
     dropped.write_parquet(buffer)
     store.files.pipe_file(store.at(REJECTED), buffer.getvalue())
-    content = {"classes": list(classes), "symbols": symbols, "shards": dict(entries)}
-    store.files.pipe_file(store.at(INDEX), (json.dumps(content, indent=1) + "\n").encode())
+    store.files.pipe_file(store.at(INDEX), index.encode())

@@ -4,17 +4,18 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pyarrow as pa
 import torch
 
 from d2v_core import modalities
-from d2v_core.data.table import Row
+from d2v_core.data.table import LABELS, Row, Rows
 from d2v_core.errors import Dropped, UserError
-from stages import readers
+from stages import readers, sources
 from stages.layouts import Record
 from stages.preparation import identity
-from stages.preparation.store import Done, Hashing, Store
+from stages.preparation.store import Done, Store
 
 CRASHED = "crashed"
 NAMED = ("id", "path", "split")
@@ -37,12 +38,22 @@ class Job:
 
 @dataclass(frozen=True)
 class Task:
-    """The items of one shard, and the number of every label among them that is a class."""
+    """The items of one shard, and the numbers of the classes that every label among them names.
+
+    With ``several`` an item may have more than one, and the table a column for them.
+    """
 
     job: Job
     split: str
     records: Sequence[Record]
-    labels: Mapping[str, int]
+    labels: Mapping[str, Sequence[int]]
+    several: bool = False
+
+    @property
+    def columns(self) -> pa.Schema:
+        """The columns of the shard."""
+        columns = modalities.get(self.job.modality).columns
+        return columns.append(LABELS) if self.several else columns
 
 
 def begin(modality: str, table: object, vocabulary: Path, store: str) -> Job:
@@ -58,8 +69,10 @@ def make_shard(task: Task, careful: bool = False) -> Done:
     """
     enter(task.job)
     store = Store(task.job.store)
-    name = f"{task.split}-{identity.shard(task.job.work, task.split, task.records, dict(task.labels))[:32]}"
-    return store.find(name) or write(task, store, name, careful)
+    with sources.reading_once():
+        key = identity.shard(task.job.work, task.split, task.records, dict(task.labels), task.several)
+        name = f"{task.split}-{key[:32]}"
+        return store.find(name) or write(task, store, name, careful)
 
 
 def enter(job: Job) -> None:
@@ -79,51 +92,48 @@ def write(task: Task, store: Store, name: str, careful: bool) -> Done:
     from stages.preparation import careful as isolation
 
     modality, table = modalities.get(task.job.modality), task.job.table
-    rows, dropped, kept = [], [], 0
+    gathered, dropped, kept, amount, replaced = Rows(task.columns), [], 0, 0, 0
     outcomes = isolation.decode(task) if careful else decode(task)
     for record, outcome in zip(task.records, outcomes, strict=True):
         if isinstance(outcome, Dropped):
             named = {key: record[key] for key in NAMED}
             dropped.append(named | {"reason": outcome.reason, "detail": outcome.detail})
             continue
-        common = {"id": record["id"], "label": task.labels.get(record["label"]), "text": record["text"]}
-        common["score"] = readers.number(record)
-        rows += [row | common for row in outcome]
+        labels = None if record["label"] is None else task.labels.get(record["label"])
+        label = {LABELS.name: labels} if task.several else {"label": labels and labels[0]}
+        common = {"id": record["id"], "text": record["text"], "score": readers.number(record)} | label
+        for row in outcome:
+            gathered.add(row | common)
+            amount += modality.amount(row, table)
         kept += 1
-    amount = sum(modality.amount(row, table) for row in rows)
+        replaced += readers.replaced(record, table)
     with store.write(f"{name}.arrow") as sink:
-        write_rows(sink, modality.columns, rows)
-    entry = {"rows": len(rows), "sha256": sink.hash.hexdigest()}
-    done = Done(f"{name}.arrow", entry, kept, amount, dropped, sink.size)
+        gathered.write(pa.PythonFile(sink, "w"))
+    entry = {"rows": len(gathered), "sha256": sink.hash.hexdigest()}
+    done = Done(f"{name}.arrow", entry, kept, amount, dropped, sink.size, replaced)
     if not any(row["reason"] == CRASHED for row in dropped):
         store.mark(name, done)
     return done
 
 
-def write_rows(sink: Hashing, columns: pa.Schema, rows: Sequence[Row]) -> None:
-    """Write ``rows`` as an Arrow file of one batch: the bytes that ``d2v_core.data.table.write_shard`` writes."""
-    arrays = [pa.array([row.get(field.name) for row in rows], field.type) for field in columns]
-    with pa.ipc.new_file(pa.PythonFile(sink, "w"), columns) as writer:
-        writer.write_batch(pa.record_batch(arrays, schema=columns))
-
-
 def decode(task: Task, first: int = 0) -> Iterator[list[Row] | Dropped]:
     """Yield the rows of every item from number ``first`` on, or why it is dropped."""
+    modality = modalities.get(task.job.modality)
     for record in task.records[first:]:
         try:
-            yield make_rows(record, task)
+            yield make_rows(record, task, modality)
         except Dropped as error:
             yield error
 
 
-def make_rows(record: Record, task: Task) -> list[Row]:
-    """Decode one item into its rows; whatever goes wrong inside a codec is a reason to drop it."""
+def make_rows(record: Record, task: Task, modality: ModuleType) -> list[Row]:
+    """Decode one item into the rows of ``modality``; whatever goes wrong inside a codec is a reason to drop it."""
     if record["label"] is not None and record["label"] not in task.labels:
         raise Dropped("unknown label", f"{record['label']!r} is not among the training labels")
     try:
         decoded = readers.read(record, task.job.table, task.job.vocabulary)
-        return modalities.get(task.job.modality).rows(decoded, task.job.table)
-    except Dropped:
+        return modality.rows(decoded, task.job.table)
+    except (Dropped, ImportError):
         raise
     except Exception as error:  # codecs raise anything
         raise Dropped("unreadable", f"{type(error).__name__}: {error}") from error

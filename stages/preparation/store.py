@@ -13,16 +13,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+
+PIECE = 2**18  # bytes
 
 
 @dataclass(frozen=True)
 class Done:
     """What became of a shard: its file, its entry in the index, items kept, their amount in the modality's unit,
-    the rows of ``dropped.parquet``, the size of the file, and whether it had been made before.
+    the rows of ``dropped.parquet``, the size of the file, characters replaced in the texts of its items, and whether
+    it had been made before.
     """
 
     file: str
@@ -31,6 +34,7 @@ class Done:
     amount: float
     dropped: Sequence[Mapping[str, str | None]]
     bytes: int
+    replaced: int = 0
     reused: bool = False
 
 
@@ -105,14 +109,16 @@ class Hashing(io.RawIOBase):
         """Return True."""
         return True
 
-    def write(self, content: bytes | memoryview) -> int:
-        """Write all of ``content``."""
-        left = memoryview(content)
-        self.hash.update(left)
-        self.size += len(left)
-        while left:
-            left = left[self.sink.write(left) :]
-        return len(content)
+    def write(self, content: Any) -> int:
+        """Write all of ``content``, piece by piece: what was just hashed is still in the cache."""
+        whole = memoryview(content)
+        self.size += len(whole)
+        for start in range(0, len(whole), PIECE):
+            left = whole[start : start + PIECE]
+            self.hash.update(left)
+            while left:
+                left = left[self.sink.write(left) :]
+        return len(whole)
 
 
 def digest(path: Path) -> str:

@@ -1,11 +1,12 @@
-"""What the page shows, gathered from ``metrics``, ``plots`` and ``params.yaml``.
+"""What a run gave, gathered from ``metrics``, ``plots`` and ``params.yaml``.
 
 Modalities, corpora and tasks are whatever the folders hold: none is known by name. A missing file is left out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import yaml
 
@@ -13,14 +14,14 @@ from d2v_core.errors import UserError
 from stages import params
 from stages.paths import METRICS, PLOTS
 from stages.report import parsing
-from stages.report.answers import Answers, summarize
+from stages.report.answers import Answers, Rows, summarize
 from stages.report.parsing import Curves, Reader
 from stages.report.verdicts import Comparison
 
-KNOWN_METRICS = ("counts.json", "pretrain.json", "evaluate.json", "probe.json")
-KNOWN_PLOTS = ("pretrain.csv", "answers.csv", "classes.csv")
+KNOWN_METRICS = ("counts.json", "pretrain.json", "evaluate.json", "probe.json", "decode.json", "tuned.json")
+KNOWN_PLOTS = ("pretrain.csv", "answers.csv", "classes.csv", "decoded.csv", "worst.csv")
 ORIGINS = ("pretrained", "scratch")  # the first ones drawn
-PARAMETERS = ("modalities", "tasks", "labelled")
+PARAMETERS = ("modalities", "tasks", "labelled", "joint", "language", "decoding")
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,23 @@ class Modality:
 
 @dataclass(frozen=True)
 class Task:
-    """A task: its block of params.yaml, its scores fine-tuned and probed, its losses by origin, and its answers."""
+    """A task: its block of params.yaml, its scores fine-tuned and probed, its losses by origin, and its answers.
+
+    ``decoded`` has beam search beside greedy decoding by origin, ``weights`` those of its search; ``classes`` the
+    scores of every class. ``rows`` are the answers on the test split, and ``kind`` says what they are: ``classes``,
+    ``tags`` (any number of classes), ``words`` or ``numbers``.
+    """
 
     name: str
     settings: Mapping
     tuned: list[Comparison]
     probed: list[Comparison]
+    decoded: dict[str, list[Comparison]]
+    weights: dict[str, Mapping]
     curves: dict[str, Curves]
+    classes: list[dict[str, str | float | None]]
+    kind: str
+    rows: Rows
     answers: Answers | None
 
     @property
@@ -53,10 +64,22 @@ class Task:
     @property
     def conditions(self) -> str:
         """The modality and the number of labels, from params.yaml."""
-        train = self.settings.get("train")
-        few = train.get("per_class") if isinstance(train, Mapping) else None
+        few = block(self.settings, "train").get("per_class")
         labels = "" if few is None else f"{few} labels per class" if few else "all labels"
         return ", ".join(part for part in (str(self.settings.get("modality") or ""), labels) if part)
+
+    @property
+    def seeds(self) -> str:
+        """The seeds of fine-tuning and of the probe, from params.yaml."""
+        found = {key: block(self.settings, key).get("seeds") for key in ("train", "probe")}
+        known = {key: one for key, one in found.items() if isinstance(one, list)}
+        return "; ".join(f"{key} seeds {', '.join(map(str, one))}" for key, one in known.items())
+
+    @property
+    def bounded(self) -> bool:
+        """Whether any score has an interval."""
+        scores = [*self.tuned, *self.probed, *(one for rows in self.decoded.values() for one in rows)]
+        return any(side and side.low is not None for one in scores for side in (one.ours, one.baseline))
 
 
 @dataclass(frozen=True)
@@ -67,9 +90,18 @@ class Content:
     modalities: list[Modality]
     tasks: list[Task]
     others: dict[str, dict[str, object]]
-    parameters: dict[str, str]
-    seed: object
+    settings: Mapping
     notices: list[str]
+
+    @property
+    def seed(self) -> object:
+        """The seed of preparation and pretraining, from params.yaml."""
+        return self.settings.get("seed")
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The blocks of params.yaml by dotted name, as YAML without comments."""
+        return show_parameters(self.settings)
 
     @property
     def scored(self) -> list[Task]:
@@ -82,26 +114,44 @@ class Content:
         return {task.name: task.headline["fine-tuned"] for task in self.tasks if "fine-tuned" in task.headline}
 
 
-def read_content() -> Content:
-    """Return what ``metrics``, ``plots`` and ``params.yaml`` hold now."""
-    reader, settings = Reader(), {}
-    try:
-        settings = params.load() if params.PATH.exists() else {}
-    except UserError as error:
-        reader.notices.append(str(error))
-    names = known_names(settings)
+def read_content(root: Path = Path()) -> Content:
+    """Return what ``metrics``, ``plots`` and ``params.yaml`` in the folder ``root`` hold now."""
+    reader = Reader(root)
+    settings = read_settings(root / params.PATH, reader)
+    names = known_names(settings, root)
     corpora = {name: reader.read(parsing.counts, METRICS / name / "counts.json") for name in names}
     modalities = [read_modality(name, reader) for name in names]
-    tasks = [read_task(name, block(block(settings, "tasks"), name), reader) for name in names]
+    tasks = [read_task(name, task_settings(settings, name), reader) for name in names]
     return Content(
         {name: counts for name, counts in corpora.items() if counts},
         [modality for modality in modalities if modality.last],
-        [task for task in tasks if task.tuned or task.probed or task.curves or task.answers],
+        [task for task in tasks if task.tuned or task.probed or task.decoded or task.curves or task.answers],
         read_others(reader),
-        show_parameters(settings),
-        settings.get("seed"),
+        settings,
         reader.notices,
     )
+
+
+def read_settings(path: Path, reader: Reader) -> Mapping:
+    """Return params.yaml, also where it does not fit this version, which is then said; empty when there is none."""
+    if not path.exists():
+        return {}
+    try:
+        return params.load(path)
+    except UserError as error:
+        reader.notices.append(str(error).replace(str(path), str(params.PATH)))
+    try:
+        settings = yaml.load(path.read_text(encoding="utf-8"), params.Loader)
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    return settings if isinstance(settings, Mapping) else {}
+
+
+def task_settings(settings: Mapping, name: str) -> Mapping:
+    """Return the block of a task; of one that decodes another one's models, that one's modality and table."""
+    task = block(block(settings, "decoding"), name).get("task")
+    tasks = block(settings, "tasks")
+    return block(tasks, name) or {key: block(tasks, str(task)).get(key) for key in ("modality", "table") if task}
 
 
 def block(settings: Mapping, key: str) -> Mapping:
@@ -110,10 +160,10 @@ def block(settings: Mapping, key: str) -> Mapping:
     return value if isinstance(value, Mapping) else {}
 
 
-def known_names(settings: Mapping) -> list[str]:
+def known_names(settings: Mapping, root: Path) -> list[str]:
     """Return the names of the folders in ``metrics`` and ``plots``, in the order of params.yaml, then by alphabet."""
     order = [str(name) for group in PARAMETERS for name in block(settings, group)]
-    found = {path.name for root in (METRICS, PLOTS) for path in root.glob("*") if path.is_dir()}
+    found = {path.name for part in (METRICS, PLOTS) for path in (root / part).glob("*") if path.is_dir()}
     visible = [name for name in found if not name.startswith(".")]
     return sorted(visible, key=lambda name: (order.index(name) if name in order else len(order), name))
 
@@ -126,22 +176,40 @@ def read_modality(name: str, reader: Reader) -> Modality:
 
 
 def read_task(name: str, settings: Mapping, reader: Reader) -> Task:
-    """Return what there is of task ``name``."""
+    """Return what there is of task ``name``, or of the decoding of that name."""
     tuned = reader.read(parsing.comparisons, METRICS / name / "evaluate.json") or []
     probed = reader.read(parsing.comparisons, METRICS / name / "probe.json") or []
-    paths = [path for path in (PLOTS / name).glob("[!.]*.csv") if path.name not in KNOWN_PLOTS]
-    paths.sort(key=lambda path: (ORIGINS.index(path.stem) if path.stem in ORIGINS else len(ORIGINS), path.stem))
-    curves = {path.stem: reader.read(parsing.curves, path) for path in paths}
-    rows = reader.read(parsing.answers, PLOTS / name / "answers.csv")
-    exemplary = any("error_rate" in one.metric or one.metric == "pearson" for one in tuned)
-    answers = summarize(rows, exemplary) if rows else None
-    return Task(name, settings, tuned, probed, {origin: found for origin, found in curves.items() if found}, answers)
+    decoded = reader.read(parsing.decoded, METRICS / name / "decode.json") or {}
+    weights = reader.read(parsing.weights, METRICS / name / "decode.json") or {} if decoded else {}
+    classes = reader.read(parsing.classes, PLOTS / name / "classes.csv") or []
+    rows = reader.read(parsing.answers, PLOTS / name / "answers.csv") or []
+    rows = rows or reader.read(parsing.transcripts, PLOTS / name / "decoded.csv") or []
+    kind = "words" if decoded else kind_of({one.metric for one in tuned})
+    answers = summarize(rows, kind) if rows else None
+    curves = read_curves(name, reader)
+    return Task(name, settings, tuned, probed, decoded, weights, curves, classes, kind, rows, answers)
+
+
+def kind_of(metrics: Collection[str]) -> str:
+    """Return what answers are, from the metrics that they are scored by."""
+    kinds = {"word_error_rate": "words", "pearson": "numbers", "mean_average_precision": "tags"}
+    return next((kind for metric, kind in kinds.items() if metric in metrics), "classes")
+
+
+def read_curves(name: str, reader: Reader) -> dict[str, Curves]:
+    """Return the losses of a task by origin."""
+    folder = PLOTS / name
+    names = [path.name for path in (reader.root / folder).glob("[!.]*.csv") if path.name not in KNOWN_PLOTS]
+    origins = sorted((name.removesuffix(".csv") for name in names), key=lambda name: (name not in ORIGINS, name))
+    curves = {origin: reader.read(parsing.curves, folder / f"{origin}.csv") for origin in origins}
+    return {origin: found for origin, found in curves.items() if found}
 
 
 def read_others(reader: Reader) -> dict[str, dict[str, object]]:
     """Return the metrics that no stage here writes, by file."""
-    paths = sorted(path for path in METRICS.glob("**/[!.]*.json") if path.name not in KNOWN_METRICS)
-    found = {path.as_posix(): reader.read(parsing.flat, path) for path in paths}
+    paths = (reader.root / METRICS).glob("**/[!.]*.json")
+    names = sorted(path.relative_to(reader.root) for path in paths if path.name not in KNOWN_METRICS)
+    found = {name.as_posix(): reader.read(parsing.flat, name) for name in names}
     return {name: values for name, values in found.items() if values}
 
 
@@ -156,7 +224,7 @@ def show_parameters(settings: Mapping) -> dict[str, str]:
     }
 
 
-def plain(value: object) -> object:
+def plain(value: Any) -> Any:
     """Return a copy that shares nothing, so that YAML needs no anchors, and names no place on this machine."""
     if isinstance(value, Mapping):
         return {key: plain(member) for key, member in value.items()}

@@ -5,9 +5,11 @@ Only numbers are drawn by matplotlib. Titles and legends, which may hold names f
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from math import isfinite
+from typing import Any
 
 import matplotlib
 from markupsafe import Markup
@@ -15,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
+from stages.report.tables import Summary, histogram
 from stages.report.verdicts import LEAST_PREDICTION_SPREAD, LEAST_TARGET_SPREAD, Comparison
 
 COLOURS = {  # placeholders in the SVG → variables of the page's style
@@ -26,7 +29,7 @@ COLOURS = {  # placeholders in the SVG → variables of the page's style
     "ink": "#1b1b1b",
     "line": "#d8d8d8",
 }
-STYLE = {
+STYLE: dict[Any, object] = {
     "svg.hashsalt": "d2v",
     "svg.fonttype": "none",
     "font.size": 8,
@@ -46,6 +49,7 @@ STYLE = {
     "figure.constrained_layout.use": True,
 }
 SIZE = (3.0, 2.05)  # inches
+BARS = 20  # of a histogram
 MOST_POINTS = 300  # per curve; a long run's page stays small
 LARGE_RATIO = 20.0  # of the largest to the smallest value, from which on an axis is logarithmic
 SPREADS = {"target_spread": "targets", "prediction_spread": "predictions"}
@@ -96,7 +100,8 @@ def chart(
     bounds: tuple[float, float] | None = None,
 ) -> Chart | None:
     """Return a chart of some columns over updates, or None when a run has none of them."""
-    curves, shown = [], {}
+    curves = []
+    shown: dict[str, float] = {}
     for place, (column, name) in enumerate(names.items()):
         if column in columns:
             colour = ("first", "second")[place] if len(names) > 1 else "ink"
@@ -119,6 +124,43 @@ def finetuning(curves: Mapping[str, Mapping[str, tuple[Numbers, Numbers]]]) -> l
         return []
     title = "Training loss"
     return [Chart(title, draw(title, lambda axes: lines(axes, drawn + legend, "loss")), tuple(legend))]
+
+
+def overlaid(title: str, unit: str, curves: Mapping[str, tuple[Numbers, Numbers]]) -> Chart:
+    """Return a chart with the curve of every run."""
+    drawn = [Curve(name, x, y, *look) for (name, (x, y)), look in zip(curves.items(), looks(), strict=False)]
+    return Chart(title, draw(title, lambda axes: lines(axes, drawn, unit)), tuple(drawn))
+
+
+def looks() -> Iterator[tuple[str, bool]]:
+    """Yield colours that can be told apart, every second one dashed: a curve shows through an equal one."""
+    colours = ("pretrained", "baseline", "first", "second", "third", "ink")
+    return cycle((colour, place % 2 > 0) for place, colour in enumerate(colours))
+
+
+def distribution(summary: Summary) -> Chart | None:
+    """Return how much the rows of every split of a table are, in shares of the split; None when all are the same."""
+    if not summary.varies:
+        return None
+    amounts = {name: split.amounts for name, split in summary.splits.items()}
+    lowest, highest = zip(*(split.extent for split in summary.splits.values()), strict=True)
+    curves: list[Curve] = []
+    for (name, values), colour in zip(amounts.items(), ("ink", "first", "second"), strict=False):
+        edges, counts = histogram(values, min(lowest), max(highest), BARS)
+        shares = [100 * count / len(values) for count in counts]
+        curves.append(Curve(name, edges, shares, colour, dashed=bool(curves)))
+    title = f"{summary.unit} per row"
+    return Chart(title, draw(title, lambda axes: steps(axes, curves, summary.unit)), tuple(curves))
+
+
+def steps(axes: Axes, curves: Sequence[Curve], unit: str) -> None:
+    """Draw histograms: the first one filled, the others as lines."""
+    for curve in curves:
+        line = "--" if curve.dashed else "-"
+        axes.stairs(curve.y, curve.x, linestyle=line, linewidth=1.5, color=COLOURS[curve.colour])
+    axes.set_xlabel(unit)
+    axes.set_ylabel("% of the rows")
+    axes.set_ylim(bottom=0)
 
 
 def origin_colours(origins: Sequence[str] | Mapping) -> list[str]:
@@ -171,7 +213,7 @@ def lines(
     """Draw curves over updates, and dotted lines at the limits of their colours."""
     for curve in curves:
         x, y = thin(curve.x), thin(curve.y)
-        look = {"linestyle": "--" if curve.dashed else "-", "linewidth": 0.7 if curve.faint else 1.5}
+        look: dict[str, Any] = {"linestyle": "--" if curve.dashed else "-", "linewidth": 0.7 if curve.faint else 1.5}
         marker = "o" if len(x) == 1 else ""
         axes.plot(x, y, color=COLOURS[curve.colour], alpha=0.4 if curve.faint else 1.0, marker=marker, **look)
     for colour, limit in (limits or {}).items():

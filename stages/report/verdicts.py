@@ -6,16 +6,25 @@ from dataclasses import dataclass
 LEAST_TARGET_SPREAD = 0.1  # below these, data2vec's reference code stops a run as collapsed
 LEAST_PREDICTION_SPREAD = 0.01
 MOSTLY_POSITION = 0.5
+LOWER_IS_BETTER = ("error", "loss", "perplexity", "substitutions", "insertions", "deletions")
 LEAST_DIFFERENCE = 1.0  # points
 
 CLEAR_RULE = (
     "A difference is called better or worse only if both sides have at least two seeds and it exceeds both twice the "
     f"larger of their standard deviations and {LEAST_DIFFERENCE:g} point; otherwise it is not clear."
 )
+INTERVAL_RULE = (
+    "In brackets: where the mean over these seeds lies in 95% of the cases when the rows of the split are drawn again "
+    "with replacement (bootstrap)."
+)
 MEANINGS = {
     "linear_few": "logistic regression on a few labels per class (probe.per_class in params.yaml)",
     "linear_all": "logistic regression on all labels",
     "neighbours": "vote of the nearest neighbours among all labels",
+    "word_substitutions": "other words in place of the right ones, in percent of the words spoken",
+    "word_insertions": "words that were not spoken",
+    "word_deletions": "words that were left out",
+    "mean_average_precision": "average precision, averaged over the labels",
     "top5": "the right class among the five likeliest",
     "macro_f1": "F1 averaged over the classes",
     "f1": "F1 of the second of two classes",
@@ -27,11 +36,16 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class Side:
-    """One origin's score: its mean, its sample deviation (None for a single seed) and every seed's value."""
+    """One origin's score: its mean, its sample deviation (None for a single seed) and every seed's value.
+
+    ``low`` and ``high`` bound where it lies when the rows of the split are drawn again, where that was estimated.
+    """
 
     mean: float | None
     deviation: float | None
     values: tuple[float, ...]
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -46,24 +60,25 @@ class Comparison:
     @property
     def lower_is_better(self) -> bool:
         """Whether the metric counts what went wrong."""
-        return any(word in self.metric.lower() for word in ("error", "loss", "perplexity"))
+        return any(word in self.metric.lower() for word in LOWER_IS_BETTER)
 
     @property
     def difference(self) -> float | None:
         """Ours minus the baseline."""
-        if self.ours is None or self.baseline is None or None in (self.ours.mean, self.baseline.mean):
+        if self.ours is None or self.baseline is None or self.ours.mean is None or self.baseline.mean is None:
             return None
         return self.ours.mean - self.baseline.mean
 
     @property
     def verdict(self) -> str:
         """``better`` or ``worse`` when the difference is clear, else ``not clear``, ``one seed`` or nothing."""
-        if self.difference is None:
+        if self.ours is None or self.baseline is None or self.difference is None:
             return ""
-        sides = (self.ours, self.baseline)
-        if any(side.deviation is None or len(side.values) < 2 for side in sides):
+        sides = [side for side in (self.ours, self.baseline) if len(side.values) > 1]
+        deviations = [side.deviation for side in sides if side.deviation is not None]
+        if len(deviations) < 2:
             return "one seed"
-        if abs(self.difference) <= max(2 * max(side.deviation for side in sides), LEAST_DIFFERENCE):
+        if abs(self.difference) <= max(2 * max(deviations), LEAST_DIFFERENCE):
             return "not clear"
         return "better" if (self.difference < 0) == self.lower_is_better else "worse"
 

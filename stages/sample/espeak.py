@@ -46,7 +46,7 @@ def speak(text: str, voice: str, pitch: int, speed: int) -> tuple[bytes, int]:
     chunks: list[bytes] = []
 
     @ON_SAMPLES
-    def keep(samples: ctypes.POINTER, count: int, _events: int) -> int:
+    def keep(samples: "ctypes._Pointer[ctypes.c_short]", count: int, _events: int) -> int:
         if samples and count > 0:
             chunks.append(ctypes.string_at(samples, count * ctypes.sizeof(ctypes.c_short)))
         return 0

@@ -72,7 +72,7 @@ def write_topics() -> None:
     """
     config = params.read(TextSample, "sample.text")
     group_of = {topic: group for group, names in GROUPS.items() for topic in names.split()}
-    rows = {"train": [], "valid": [], "test": []}
+    rows: dict[str, list[str]] = {"train": [], "valid": [], "test": []}
     for topic, paragraph in paragraphs():
         words = paragraph.split()
         if topic in group_of and sum(map(has_letter, words)) >= config.shortest_sentence:
@@ -88,7 +88,7 @@ def paragraphs() -> Iterator[tuple[str, str]]:
 
     Topics repeat each other; what two of them share is counted as the shorter one's.
     """
-    found = {}
+    found: dict[str, tuple[str, str]] = {}
     for topic in sorted(topics, key=lambda name: (len(topics[name]), name)):
         for paragraph in BLANK_LINES.split(UNDERLINE.sub("", topics[topic])):
             found.setdefault(normal(paragraph), (topic, paragraph.strip("\n").rstrip()))

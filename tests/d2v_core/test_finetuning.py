@@ -12,7 +12,15 @@ from d2v_core.config import build
 from d2v_core.data.order import key
 from d2v_core.data.table import Table, write_index, write_shard
 from d2v_core.errors import UserError
-from d2v_core.finetuning import FinetuneConfig, finetune, finetuned_setup, predict
+from d2v_core.finetuning import (
+    FinetuneConfig,
+    finetune,
+    finetuned_setup,
+    label_columns,
+    label_pairs,
+    labelled_rows,
+    predict,
+)
 from d2v_core.model.supervised import HeadConfig, Supervised
 from tests.d2v_core.blocks import PARAMS, small_block, small_setup
 
@@ -166,6 +174,10 @@ def test_every_block_has_a_bias_of_its_own_that_learns():
     ("changes", "sentence"),
     [
         ({"mix": PUBLISHED["mix"], "head": {"kind": "ctc", "freeze": 0, "smoothing": 0.0}}, r"train\.mix needs a head"),
+        (
+            {"mix_waves": {"least": 0.5, "probability": 1.0}, "head": {"kind": "ctc", "freeze": 0, "smoothing": 0.0}},
+            r"train\.mix_waves needs a head",
+        ),
         ({"mix": {"mixup": 0.8}}, r"train\.mix\.cutmix is missing"),
         ({"mix": PUBLISHED["mix"] | {"switch": 2.0}}, r"train\.mix\.switch must be in"),
         ({"augment": True}, r"train\.augment must be"),
@@ -185,3 +197,36 @@ def test_images_of_another_margin_fit_the_same_model(table):
     (row,) = setup.modality.rows(torch.zeros(3, 30, 40, dtype=torch.uint8), other)
     assert row["image"].shape == (100,)
     assert setup.modality.batch([row], None, setup.config)["inputs"].shape == (1, 1, 8, 8)
+
+
+def test_few_labels_of_a_class_are_the_first_rows_that_have_it_in_a_keyed_order(tmp_path):
+    setup, _ = small_setup("vision")
+    config = configure(head={"kind": "tags", "freeze": 0, "smoothing": 0.0})
+    rng = np.random.default_rng(0)
+    several = [np.flatnonzero(rng.random(3) < 0.4).tolist() for _ in range(40)]
+    content = [{"image": np.zeros(64, np.uint8), "id": str(n), "labels": row} for n, row in enumerate(several)]
+    columns = label_columns(setup, config.head)
+    shards = {
+        f"train-0000{n}.arrow": write_shard(tmp_path / f"train-0000{n}.arrow", columns, content[20 * n : 20 * n + 20])
+        for n in range(2)
+    }
+    write_index(tmp_path, shards, CLASSES, 0)
+    table = Table(tmp_path, "train", columns)
+    owners, found = label_pairs(table, config.head)
+    assert list(zip(owners.tolist(), found.tolist(), strict=True)) == [
+        (number, label) for number, row in enumerate(several) for label in row
+    ]
+    assert labelled_rows(table, config, 0).tolist() == [number for number, row in enumerate(several) if row]
+    few = labelled_rows(table, replace(config, per_class=2), 0)
+    counts = np.sum([[label in several[row] for label in range(3)] for row in few], axis=0)
+    assert counts.min() >= 2
+    assert len(few) <= 6
+    assert few.tolist() != labelled_rows(table, replace(config, per_class=2), 1).tolist()
+
+
+def test_a_weighted_layer_cannot_be_dropped():
+    setup, _ = small_setup("text")
+    drop = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0, "layer_drop": 0.1, "drop_path": 0.0}
+    head = {"kind": "first", "freeze": 0, "smoothing": 0.0, "layers": "weighted"}
+    with pytest.raises(UserError, match=r"^text: layers of the head .* set layer_drop to 0\.$"):
+        finetuned_setup(setup, configure(augment=None, regularise=drop, head=head))

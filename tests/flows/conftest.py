@@ -2,23 +2,20 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from machines import ROOT, deploy, free_port, serving
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from flows import stage_runs
 from flows.stage_task import run_stage
 
-ROOT = Path(__file__).parents[2]
+TRAINER = Path(__file__).with_name("trainer.py")
 PIPELINE = """
 stages:
   prepare:
@@ -37,9 +34,9 @@ stages:
       metrics: ["${item}.json": {cache: false}]
       plots: ["${item}.csv": {cache: false}]
   report:
-    cmd: cat speech.model vision.model > report.txt
+    cmd: mkdir -p reports && cat speech.model vision.model > reports/index.html
     deps: [speech.model, vision.model]
-    outs: [report.txt]
+    outs: [reports]
 """
 PARAMETERS = """
 seed: 0
@@ -82,7 +79,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, st
     (folder / "settings/loss.csv").write_text("update,loss\n1,2.5\n2,1.5\n")
     (folder / "dvc.yaml").write_text(PIPELINE)
     (folder / "params.yaml").write_text(PARAMETERS)
-    (folder / ".gitignore").write_text("/*.txt\n/*.model\n/state/\n/flows\n")
+    (folder / ".gitignore").write_text("/*.txt\n/*.model\n/reports/\n/state/\n/flows\n")
     (folder / "flows").symlink_to(ROOT / "flows")
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (
@@ -120,42 +117,23 @@ def prefect(
 @pytest.fixture(scope="session")
 def deployed(server: str, environment: dict[str, str]) -> dict[str, str]:
     """Set up the pools and the deployments of this project; return the environment that names the server."""
-    environment = environment | {"PREFECT_API_URL": server, "PYTHONPATH": str(ROOT)}
-    for command in (
-        [sys.executable, "-m", "flows.setup_server", "cpu=2", "gpu=1"],
-        ["prefect", "--no-prompt", "deploy", "--all"],
-    ):
-        subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=120)
-    return environment
+    return deploy(environment, server)
 
 
 @pytest.fixture(scope="session")
 def server(environment: dict[str, str]) -> Iterator[str]:
     """Run a Prefect server on a free port and yield its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    pages = {"PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api"}
-    process = subprocess.Popen(command, env=environment | pages, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/api/health", process)
+    port = free_port()
+    with serving(environment, port):
         yield f"http://127.0.0.1:{port}/api"
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
 
 
-def wait_for(url: str, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-        else:
-            return
-    pytest.fail("the Prefect server did not start")
+@pytest.fixture
+def folder(workspace: Path) -> Path:
+    """Return the tiny project with a speech training of about six seconds (trainer.py)."""
+    pipeline = (workspace / "dvc.yaml").read_text()
+    command = "sh settings/${item}.sh && cp ${item}.txt ${item}.model && cp settings/loss.csv ${item}.csv"
+    assert command in pipeline
+    (workspace / "dvc.yaml").write_text(pipeline.replace(command, f"python {TRAINER}"))
+    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qam", "Train"], check=True)
+    return workspace

@@ -1,13 +1,17 @@
 """Set-ups for other machines, as far as they can be checked without those: syntax, schema, commands, secrets."""
 
+import asyncio
 import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from uuid import uuid4
 
 import jsonschema
 import pytest
+from prefect.client.schemas.objects import FlowRun
 from prefect.utilities.templating import apply_values, find_placeholders
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +48,33 @@ def test_every_placeholder_has_a_variable():
     assert names == set(TEMPLATE["variables"]["properties"])
 
 
+def test_the_job_of_a_run_is_one_that_kubernetes_knows(prefect):
+    """By the worker's own code and the API's own types, where the package prefect-kubernetes is installed."""
+    worker = pytest.importorskip("prefect_kubernetes.worker")
+    client = pytest.importorskip("kubernetes_asyncio.client")
+    configure = worker.KubernetesWorkerJobConfiguration.from_template_and_values
+    configuration = asyncio.run(configure(TEMPLATE, {"image": "d2v:1", "gpus": 2, "env": {"D2V_ROOT": "/elsewhere"}}))
+    configuration.prepare_for_flow_run(FlowRun(flow_id=uuid4(), name="pretrain speech"))
+    answer = SimpleNamespace(data=json.dumps(configuration.job_manifest))
+    api = object.__new__(client.ApiClient)  # reads, and connects to nothing
+    api.configuration = client.Configuration()
+    job = api.deserialize(answer, "V1Job")
+    container = job.spec.template.spec.containers[0]
+    assert api.sanitize_for_serialization(job)["spec"]["template"]["spec"]["containers"][0]["image"] == "d2v:1"
+    assert {"D2V_ROOT": "/elsewhere"}.items() <= {one.name: one.value for one in container.env}.items()
+    assert container.args
+    assert container.resources.limits == {"nvidia.com/gpu": "2"}
+
+
+def test_the_server_takes_the_template_and_keeps_it(prefect, server, environment):
+    settings = environment | {"PREFECT_API_URL": server}
+    template = ["--type", "kubernetes", "--base-job-template", str(ROOT / "deploy/kubernetes.json")]
+    create = ["prefect", "--no-prompt", "work-pool", "create", "cluster", *template]
+    subprocess.run(create, env=settings, check=True, capture_output=True, timeout=60)
+    pool = prefect.read_work_pool("cluster")
+    assert (pool.type, pool.base_job_template) == ("kubernetes", TEMPLATE)
+
+
 def test_the_slurm_script_is_valid_and_refuses_to_guess():
     subprocess.run(["bash", "-n", str(SLURM)], check=True, timeout=30)
     if shutil.which("shellcheck"):
@@ -69,5 +100,7 @@ def test_the_image_is_built_from_what_is_here_and_holds_no_secret():
     assert all((ROOT / source).exists() for source in copied)
     assert any("--constraint constraints.txt" in line for line in lines)
     assert re.match(r"USER \d+$", [line for line in lines if line.startswith("USER ")][-1])
+    if shutil.which("hadolint"):
+        subprocess.run(["hadolint", str(ROOT / "Dockerfile")], check=True, timeout=60)
     ignored = (ROOT / ".dockerignore").read_text().split()
     assert {".dvc/config.local", ".env", "data", "models", "state"} <= set(ignored)

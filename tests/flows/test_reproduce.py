@@ -13,10 +13,11 @@ from prefect.client.orchestration import get_client
 from prefect.deployments import run_deployment
 from prefect.states import State
 
+from flows import stage_task
 from flows.graph import plan
 from flows.pretrain import pretrain
 from flows.reproduce import reproduce
-from flows.stage_task import outcome, run_stage, worth_retrying
+from flows.stage_task import outcome, run_stage, unrecorded, worth_retrying
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,7 +115,7 @@ def test_a_failure_stops_its_descendants_and_nothing_else(prefect, workspace):
     assert rest[-1].endswith("exited with 3")
     assert (workspace / "attempts").read_text() == "again\nagain\n"  # meta says retries: 1
     assert (workspace / "vision.model").exists()
-    assert not (workspace / "report.txt").exists()
+    assert not (workspace / "reports").exists()
 
 
 def test_a_flow_refuses_what_dvc_does_not_know(prefect):
@@ -141,6 +142,20 @@ def test_only_accidents_are_retried(code, lines, name, retried):
     assert state.name == name
     assert state.is_completed() == (code == 0)
     assert worth_retrying(run_stage, None, state) == retried
+
+
+def test_a_server_that_is_away_costs_the_progress_and_not_the_stage(prefect, monkeypatch):
+    def away(*arguments, **parameters):
+        raise ConnectionError("All connection attempts failed")
+
+    monkeypatch.setattr(stage_task, "create_progress_artifact", away)
+    assert call(reproduce, ["prepare@speech"]).message == "Stages: 1 Completed"
+
+
+def test_a_full_disk_is_told_from_a_stage_that_failed():
+    full = "ERROR: failed to reproduce 'a': [Errno 28] No space left on device"
+    assert unrecorded(["Running stage 'a':", full])
+    assert not unrecorded(["error: [Errno 28] No space left on device", "ERROR: failed to run: x, exited with 1"])
 
 
 def test_the_deployments_and_one_run_by_a_worker(prefect, deployed, workspace):

@@ -19,7 +19,7 @@ def test_no_more_children_than_places():
     slots, spans = Slots(cpu=2, gpu=1), {"cpu": [], "gpu": []}
 
     def work(resource: str) -> None:
-        with slots.start(resource, ["sleep", "0.2"]) as process:
+        with slots.start(resource, ["sleep", "1"]) as process:
             began = time.monotonic()
             process.wait()
             spans[resource].append((began, time.monotonic()))

@@ -36,8 +36,9 @@ def test_a_taken_port_is_named():
     assert (result.returncode, result.stderr) == (1, f"error: port {port} is taken; choose another one with --port.\n")
 
 
-def status(url: str, password: str = "") -> int:
-    request = urllib.request.Request(url, data=b"{}", headers={"Content-Type": "application/json"})
+def status(url: str, password: str = "", method: str = "POST") -> int:
+    data = b"{}" if method == "POST" else None
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
     if password:
         import base64
 
@@ -61,12 +62,14 @@ def test_everything_starts_behind_a_password_and_stops(workspace, environment):
         api = "http://127.0.0.1:4390/api"
         assert status(f"{api}/deployments/filter") == 401
         assert status(f"{api}/deployments/filter", "ann:secret") == 200
+        assert status(f"{api}/deployments/name/pretrain/pretrain-speech", "ann:secret", "GET") == 200
+        assert status(f"{api}/deployments/name/pretrain/pretrain-text", "ann:secret", "GET") == 404  # no such modality
         assert (workspace / "state/ui/address").read_text() == f"{api}\n"
     finally:
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        process.wait(90)
-    assert time.monotonic() - began < 90
+        process.wait(180)
+    assert time.monotonic() - began < 180
     assert not (workspace / "state/ui/address").exists()
     for log in (workspace / "state/ui").glob("*.log"):
         assert "ann:secret" not in log.read_text()

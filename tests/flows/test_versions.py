@@ -1,6 +1,9 @@
 """DVC for people: experiments, comparisons, plots without a network, models by name, remotes, and clones that pull."""
 
+import configparser
 import os
+import re
+import shutil
 import socket
 import subprocess
 import time
@@ -10,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from browser import page
+from machines import ROOT
 
 SECRET = "a-secret-that-no-file-may-hold"
 
@@ -35,7 +40,11 @@ def done(workspace, run):
     """Return the tiny project with everything run and committed, and its models named."""
     content = yaml.safe_load(Path("dvc.yaml").read_text())
     content["artifacts"] = {"d2v-speech": {"path": "speech.model", "type": "model", "desc": "the encoder"}}
-    content["plots"] = [{"Loss": {"x": "update", "y": {"speech.csv": "loss"}}}]
+    content["plots"] = [
+        {"Loss": {"x": "update", "y": {"speech.csv": "loss"}}},
+        {"answers.csv": {"template": "confusion", "x": "actual", "y": "predicted"}},
+    ]
+    Path("answers.csv").write_text("actual,predicted\n" + "1,1\n" * 5 + "3,1\n" * 2 + "3,3\n" * 4)
     Path("dvc.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     run("dvc", "repro", "-q")
     run("git", "add", "-A")
@@ -51,9 +60,29 @@ def test_experiments_are_run_compared_and_plotted(done, run):
     assert "16" in run("dvc", "params", "diff", "HEAD", "larger")
     Path("speech.json").write_text('{"loss": 1.25}\n')
     assert "-0.25" in run("dvc", "metrics", "diff")
-    Path("speech.csv").write_text("update,loss\n1,2\n2,1\n")
-    page = Path(run("dvc", "plots", "diff", "--json", "HEAD", "--out", "state/plots").strip() and "state/plots")
-    assert page.parent.name == "state"
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs the program chromium")
+def test_plots_are_drawn_without_a_network(done, run, tmp_path):
+    config = configparser.ConfigParser()
+    config.read(ROOT / ".dvc/config")
+    name = config["plots"]["html_template"]
+    shutil.copy(ROOT / ".dvc" / name, Path(".dvc", name))
+    run("dvc", "config", "plots.html_template", name)
+    Path("speech.csv").write_text("update,loss\n1,4\n2,1.5\n")
+    for command, last in ((["show"], "predicted \\ actual"), (["diff", "HEAD", "workspace"], "HEAD")):
+        run("dvc", "plots", *command, "--out", "page")
+        html = Path("page/index.html")
+        assert not re.search(r"""(src|href) *= *["']""", html.read_text())
+        with page() as browser:
+            text = browser.read(html.resolve().as_uri(), "Loss", "update", "loss", "workspace", last)
+            assert browser.hosts <= {None}
+            lines = browser.evaluate("document.querySelectorAll('figure')[0].querySelectorAll('path').length")
+            assert lines == 2 * len(command[1:] or [1])  # a curve and its sample in the legend
+            browser.screenshot(tmp_path / f"{command[0]}.png")
+        if command[0] == "show":
+            shown = text.split(last)[1].split()[:7]
+            assert sorted(shown) == ["1", "1", "2", "3", "3", "4", "5"]  # two threes were taken for ones
 
 
 @pytest.mark.skipif(not os.environ.get("D2V_NIGHTLY"), reason="takes 20 seconds; set D2V_NIGHTLY=1")

@@ -79,6 +79,22 @@ def test_two_runs_live_side_by_side_and_a_killed_one_is_cleared_away(workspace):
         assert first.folder.exists()
 
 
+def test_a_corpus_that_git_ignores_is_there_and_stays(workspace):
+    with Path(".gitignore").open("a") as ignored:
+        ignored.write("/raw/\n")
+    with Path("dvc.yaml").open("a") as pipeline:
+        pipeline.write("  count:\n    cmd: ls raw/corpus > count.txt\n    deps: [raw/corpus]\n    outs: [count.txt]\n")
+    corpus = Path("raw/corpus")
+    corpus.mkdir(parents=True)
+    (corpus / "a").touch()
+    with isolated("one", None, {}, ["count"]):
+        dvc("repro", "-q", "count")
+        assert Path("count.txt").read_text() == "a\n"
+        assert not Path("speech.txt").exists()  # what a stage makes is not linked
+    assert (corpus / "a").exists()
+    assert "raw" not in git("show", "--stat", "runs/one")
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_parameters_reach_no_shell(workspace, text):
     with isolated("run", None, {"modalities.speech.version": text}, ["pretrain@speech"]):

@@ -1,5 +1,7 @@
 """A table can be looked at before it is trained on, by us and by others who read Arrow."""
 
+import re
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -35,6 +37,27 @@ def test_text_is_shown_as_text(project):
 
 def test_what_is_no_table_is_refused(project):
     assert "is not a prepared table" in project.refused("describe", "vision")
+
+
+def test_the_page_has_sounds_spectrograms_and_what_was_dropped(project):
+    root = project.write("speech")
+    (next(root.rglob("train-tiny/*/7")) / "11-7-0009.flac").write_bytes(b"no sound")
+    project.set(modalities__speech__corpus__max_dropped=0.5)
+    project.done("vocabulary", "speech")
+    project.done("prepare", "speech")
+    assert "reports/describe-speech.html" in project.done("describe", "speech")
+    page = (project.folder / "reports/describe-speech.html").read_text()
+    assert page.count("<audio") == page.count('alt="spectrogram of') == 15
+    assert "unreadable" in page
+    assert not re.search(r"(href|src)=\"(?!#|data:)", page.replace('xlink:href="#', ""))
+
+
+def test_the_page_of_pictures_has_thumbnails_and_labels(project):
+    project.prepare("vision").done("describe", "vision")
+    page = (project.folder / "reports/describe-vision.html").read_text()
+    assert page.count('src="data:image/png') >= 24
+    for colour in ("red", "green", "blue"):
+        assert f'<th dir="auto">{colour}</th>' in page
 
 
 @pytest.mark.parametrize("library", ["polars", "duckdb", "datasets"])

@@ -10,6 +10,7 @@ import torch
 
 from d2v_core.finetuning import predict
 from d2v_core.run import read_config, read_weights, write_run
+from d2v_core.setup import make_setup
 from stages import readers, tasks
 from tests.tiny import SENTENCE, Project, contents
 
@@ -114,7 +115,7 @@ def pretrained(project: Project, modality: str) -> str:
 def features_of(run: str, inputs: torch.Tensor) -> torch.Tensor:
     """Return the features of a run's encoder, class tokens in front."""
     config = read_config(Path(run))
-    encoder = tasks.make_setup(config["modality"], config, run).encoder().eval()
+    encoder = make_setup(config["modality"], config, run).encoder().eval()
     encoder.load_state_dict(read_weights(Path(run), "encoder."))
     with torch.no_grad():
         encoded = encoder({"inputs": inputs})
@@ -187,4 +188,4 @@ def test_wrong_folders_are_one_sentence(project):
     project.set(modalities__text__table__vocabulary=34)
     project.done("vocabulary", "text")
     assert "has 34 symbols, but the run 40" in project.refused("export", run, "out")
-    assert project.refused("export") == "usage: python -m stages.export RUN FOLDER VOCABULARY"
+    assert project.refused("export") == "usage: python -m stages.export RUN FOLDER [VOCABULARY]"

@@ -107,7 +107,7 @@ def test_a_damaged_file_gives_rows_or_a_reason(modality, pieces):
         Path("latest").write_bytes(data)  # what to look at when a codec ends the process
         began = time.monotonic()
         try:
-            rows = make_rows(record, task)
+            rows = make_rows(record, task, modalities.get(modality))
         except Dropped as error:
             reasons.append((error.reason, error.detail))
             continue
@@ -171,7 +171,7 @@ def test_a_damaged_table_or_archive_is_read_or_refused_in_one_sentence(layout, p
             continue
         for record in items.to_dicts():
             with pytest.raises(Dropped) as caught:  # none of the files holds a sound
-                make_rows(record | {"label": None}, task)
+                make_rows(record | {"label": None}, task, modalities.get("speech"))
             assert caught.value.reason
     assert FILES / 10 < len(sentences) < FILES
     assert all(root in sentence for root, sentence in sentences)

@@ -82,6 +82,7 @@ def test_every_block_starts_from_the_relative_positions_that_all_shared(images):
 def test_a_table_of_another_size_is_still_refused(images):
     images.done("pretrain", "vision")
     images.set(modalities__vision__table__size=10, modalities__vision__table__margin=0)
+    images.done("prepare", "vision")
     assert images.refused("finetune", "digits", "pretrained") == (
         "error: models/pretrain/vision reads other tables; set modalities.vision.table as in its config.json."
     )

@@ -111,7 +111,9 @@ def test_weights_are_tuned_and_transcripts_scored_beside_greedy_ones(spoken):
     assert len(rows("plots/transcribe/worst.csv")) == 2 * DECODING["worst"]
     spoken.done("evaluate", "transcribe")
     evaluated = spoken.json("metrics/transcribe/evaluate.json")["pretrained"]["test"]
-    assert evaluated["word_error_rate"] == numbers["pretrained"]["test"]["greedy"]["word_error_rate"]
+    decoded = numbers["pretrained"]["test"]["greedy"]
+    assert evaluated["word_error_rate"].items() >= decoded["word_error_rate"].items()
+    assert evaluated["word_error_rate"]["low"] == decoded["word_error_rate_low"]["mean"]
     first = contents(Path("metrics/transcribe"))
     spoken.done("tune_decoding", "transcribe")
     spoken.done("decode", "transcribe")
@@ -146,9 +148,10 @@ def test_edits_are_counted_by_kind_and_agree_with_the_rates():
     truths, answers = ["A B C", "A B", "C"], ["A X C", "A B B", ""]
     assert count_edits(truths, answers, "word").tolist() == [[1, 0, 0, 3], [0, 1, 0, 2], [0, 0, 1, 1]]
     scores = detailed_scores(truths, answers, resamples=200)
-    for name, value in transcription_scores(truths, answers).items():
+    for name, value in transcription_scores(truths, answers).once().items():
         assert scores[name] == pytest.approx(value)
-        assert scores[f"{name}_low"] <= value <= scores[f"{name}_high"]
+        if "rate" in name:
+            assert scores[f"{name}_low"] <= value <= scores[f"{name}_high"]
     assert scores["word_substitutions"] == pytest.approx(100 / 6)
 
 

@@ -141,10 +141,28 @@ def test_text_that_is_not_utf_8_is_dropped_or_replaced(project):
     configure(project, "text")
     prepare(project, "text")
     assert dropped("text") == {"train/latin": "unreadable"}
+    assert "replaced" not in project.json("metrics/text/counts.json")
     configure(project, "text", encoding_errors="replace")
-    prepare(project, "text")
+    project.done("vocabulary", "text")
+    assert "text: 2 characters stand for what was not text" in project.done("prepare", "text")
+    assert project.json("metrics/text/counts.json")["replaced"] == 2
+    assert "replaced" in project.done("describe", "text")
+    project.done("prepare", "text")
+    assert project.json("metrics/text/counts.json")["replaced"] == 2
     assert dropped("text") == {}
     assert "train/latin" in set(frame("text")["id"])
+
+
+def test_replaced_characters_of_sentences_are_counted(project):
+    root = project.folder / "data/raw/topics"
+    root.mkdir(parents=True)
+    (root / "train.tsv").write_bytes(b"sentence\tlabel\nthe caf\xe9 cat\todd\na\xff\xfe mat\teven\nsome dogs\todd\n")
+    project.prepare("text")
+    blocks = project.params["labelled"]["topics"]["corpus"] | NO_HOLDOUT | {"encoding_errors": "replace"}
+    project.set(labelled__topics__corpus=blocks)
+    project.done("prepare", "topics")
+    counts = project.json("metrics/topics/counts.json")
+    assert (counts["kept"], counts["replaced"]) == (3, 3)
 
 
 def test_one_line_of_megabytes_is_many_blocks(project):

@@ -1,32 +1,125 @@
-"""Scores beside hand-made ones."""
+"""Scores beside hand-made ones, scikit-learn's and jiwer's."""
 
+import jiwer
 import numpy as np
 import pytest
-from sklearn.metrics import top_k_accuracy_score
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sklearn
 
-from stages.metrics import BEST, best_scores, class_scores
+from stages.metrics import (
+    BEST,
+    average_precision,
+    class_scores,
+    classification_scores,
+    ranking,
+    tag_scores,
+    transcription_scores,
+)
 
 CLASSES = [f"class {number}" for number in range(12)]
+TWO = ["no", "yes"]
+TRUTHS = ["ONE TWO THREE", "SIX", "FOUR FIVE", "NINE NINE"]
+ANSWERS = ["ONE TOO", "SIX SIX", "FOUR FIVE", "MINE NINE"]
 
 
 def test_the_best_five_are_scored_as_scikit_learn_scores_them():
     rng = np.random.default_rng(0)
     truths, logits = rng.integers(12, size=200), rng.normal(size=(200, 12))
     ranked = [[CLASSES[number] for number in np.argsort(-row)[:BEST]] for row in logits]
-    expected = 100 * top_k_accuracy_score(truths, logits, k=BEST, labels=range(12))
-    assert best_scores([CLASSES[n] for n in truths], ranked) == {"top5": pytest.approx(expected)}
+    expected = 100 * sklearn.top_k_accuracy_score(truths, logits, k=BEST, labels=range(12))
+    found = classification_scores([CLASSES[n] for n in truths], ranked, CLASSES).once()
+    assert found["top5"] == pytest.approx(expected)
 
 
-def test_rows_without_a_right_answer_and_tasks_of_few_classes_are_left_out():
-    best = CLASSES[:5]
-    assert best_scores([CLASSES[4], "", CLASSES[7]], [best, best, best]) == {"top5": 50.0}
-    assert best_scores(["a", "b"], [["a"], ["a"]]) == {}
+def test_classes_fewer_than_five_have_no_best_five():
+    assert list(classification_scores(["a", "b"], [["a"], ["a"]], "abc").once()) == ["accuracy", "macro_f1"]
+
+
+@pytest.mark.filterwarnings("ignore:A single label")
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(TWO), st.sampled_from(TWO)), min_size=1), st.randoms())
+def test_scores_of_two_classes_are_scikit_learns_also_of_rows_drawn_again(pairs, random):
+    truths, answers = (list(column) for column in zip(*pairs, strict=True))
+    scoring = classification_scores(truths, [[answer] for answer in answers], TWO)
+    rows = [random.randrange(len(pairs)) for _ in pairs]
+    truths, answers = [truths[row] for row in rows], [answers[row] for row in rows]
+    expected = {
+        "accuracy": sklearn.accuracy_score(truths, answers),
+        "macro_f1": sklearn.f1_score(truths, answers, average="macro", zero_division=0.0),
+        "f1": sklearn.f1_score(truths, answers, pos_label="yes", zero_division=0.0),
+        "matthews": sklearn.matthews_corrcoef(*[[name == "yes" for name in names] for names in (truths, answers)]),
+    }
+    found = scoring.score(np.array(rows))
+    assert found == {name: pytest.approx(100 * value, abs=1e-9) for name, value in expected.items()}
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(*[st.sampled_from(CLASSES)] * 2), min_size=1))
+def test_macro_f1_is_the_mean_over_the_classes_that_occur(pairs):
+    truths, answers = zip(*pairs, strict=True)
+    found = classification_scores(truths, [[answer] for answer in answers], CLASSES).once()
+    expected = 100 * sklearn.f1_score(truths, answers, average="macro", zero_division=0.0)
+    assert found["macro_f1"] == pytest.approx(expected)
 
 
 def test_every_class_has_its_precision_recall_and_f1():
     truths, answers = ["a", "a", "a", "b"], ["a", "a", "b", "b"]
-    assert class_scores(truths, answers, ["a", "b", "c"]) == [
+    expected = [
         {"class": "a", "rows": 3, "precision": "100.00", "recall": "66.67", "f1": "80.00"},
         {"class": "b", "rows": 1, "precision": "50.00", "recall": "100.00", "f1": "66.67"},
         {"class": "c", "rows": 0, "precision": "0.00", "recall": "0.00", "f1": "0.00"},
     ]
+    assert class_scores(truths, answers, ["a", "b", "c"]) == expected
+    one_hot = [np.array([[name == other for other in "abc"] for name in names]) for names in (truths, answers)]
+    assert class_scores(*one_hot, ["a", "b", "c"]) == expected
+
+
+def test_error_rates_are_jiwers_and_their_kinds_add_up():
+    found = transcription_scores(TRUTHS, ANSWERS).once()
+    assert list(found)[:2] == ["word_error_rate", "letter_error_rate"]
+    assert found["word_error_rate"] == pytest.approx(100 * jiwer.wer(TRUTHS, ANSWERS))
+    assert found["letter_error_rate"] == pytest.approx(100 * jiwer.cer(TRUTHS, ANSWERS))
+    kinds = {"word_substitutions": 2, "word_insertions": 1, "word_deletions": 1}
+    assert {name: found[name] for name in kinds} == {name: 100 * count / 8 for name, count in kinds.items()}
+
+
+@pytest.mark.parametrize(
+    ("truths", "logits", "expected"),
+    [
+        ([1, 0, 1, 0], [4, 3, 2, 1], (1 + 2 / 3) / 2),
+        ([1, 1, 0, 0], [4, 3, 2, 1], 1),
+        ([0, 0, 0, 1], [4, 3, 2, 1], 1 / 4),
+        ([1, 0, 0, 1], [1, 1, 1, 1], 1 / 2),
+    ],
+)
+def test_average_precision_of_small_rankings(truths, logits, expected):
+    ranked = ranking(np.array(truths) > 0, np.array(logits))
+    assert average_precision(ranked, np.ones(4)) == pytest.approx(expected)
+
+
+def by_definition(truths: np.ndarray, logits: np.ndarray) -> float:
+    """The mean, over the right rows, of how many of the rows at or above them are right."""
+    above = [(logits >= logit) for logit in logits[truths]]
+    return float(np.mean([truths[rows].mean() for rows in above]))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=1), st.randoms())
+def test_average_precision_is_its_definition_and_scikit_learns_also_of_rows_drawn_again(pairs, random):
+    truths, logits = (np.array(column) for column in zip(*pairs, strict=True))
+    rows = np.array([random.randrange(len(pairs)) for _ in pairs])
+    found = average_precision(ranking(truths, logits.astype(float)), np.bincount(rows, minlength=len(pairs)))
+    if not truths[rows].any():
+        assert np.isnan(found)
+    else:
+        assert found == pytest.approx(by_definition(truths[rows], logits[rows]))
+        assert found == pytest.approx(sklearn.average_precision_score(truths[rows], logits[rows]))
+
+
+def test_classes_without_a_row_do_not_count_in_the_mean_of_tags():
+    rng = np.random.default_rng(0)
+    truths, logits = rng.random((50, 4)) < 0.3, rng.normal(size=(50, 4))
+    truths[:, 2] = False
+    expected = 100 * sklearn.average_precision_score(truths[:, [0, 1, 3]], logits[:, [0, 1, 3]], average="macro")
+    assert tag_scores(truths, logits).once() == {"mean_average_precision": pytest.approx(expected)}

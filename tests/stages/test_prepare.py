@@ -1,8 +1,10 @@
 """Raw files to tables: every item is accounted for, nothing bad ends the run, and the bytes are always the same."""
 
+import hashlib
 import os
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from torchvision.io import write_png
 from d2v_core import modalities
 from d2v_core.data.table import Table
 from stages import prepare, readers, vocabulary
-from stages.preparation import executors
+from stages.preparation import executors, shards
 from tests.tiny import contents, words, write_audio, write_image
 
 TABLES = Path("data/tables")
@@ -314,15 +316,49 @@ def test_workers_and_the_order_of_the_folder_do_not_change_a_byte(project, monke
     project.prepare("text")
     before = contents(project.folder / "data")
     assert len([name for name in before if name.startswith("tables/text/train-")]) == 2
-    found = Path.rglob
-    monkeypatch.setattr(Path, "rglob", lambda self, pattern: sorted(found(self, pattern), reverse=True))
     monkeypatch.setattr(executors, "SECONDS_ALONE", -1)
     shutil.rmtree("state")
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     shutil.rmtree(TABLES)
-    vocabulary.main("text")
-    prepare.main("text")
+    scandir, listed = os.scandir, []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", lambda folder: listed.append(folder) or Backwards(reversed([*scandir(folder)])))
+        vocabulary.main("text")
+        prepare.main("text")
+    assert "data/raw/text/train" in listed
     assert contents(project.folder / "data") == before
+
+
+class Backwards(list):
+    """The entries of a folder in another order, as a context."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+
+def test_an_item_that_is_lost_ends_the_stage(project, monkeypatch):
+    root = project.write("vision")
+    vocabulary.main("vision")
+    made = shards.write
+
+    def losing(task, *others):
+        done = made(task, *others)
+        return replace(done, kept=done.kept - (task.split == "test"))
+
+    monkeypatch.setattr(shards, "write", losing)
+    sentence = f"{root.relative_to(project.folder)}: 1 items of 'test' are neither kept nor dropped"
+    assert sentence in project.refused("prepare", "vision")
+    assert not (TABLES / "vision").exists()
+
+
+def test_the_index_holds_the_digests_of_the_shards(project):
+    project.prepare("vision")
+    index = project.json("data/tables/vision/index.json")["shards"]
+    for name, entry in index.items():
+        assert entry["sha256"] == hashlib.sha256((TABLES / "vision" / name).read_bytes()).hexdigest()
 
 
 def test_shards_of_any_size_hold_the_same_rows(project):

@@ -221,6 +221,26 @@ def test_urls_are_listed_and_read_like_folders():
         sources.listing("nosuch://bucket/corpus")
 
 
+def test_what_is_fetched_for_its_digest_is_not_fetched_again(monkeypatch):
+    write("a.tar", tar({"x": b"12345"}))
+    with fsspec.open("memory://bucket/once/a.txt", "wb") as file:
+        file.write(b"hello")
+    reads, system = [], fsspec.filesystem("memory")
+    opened, read = type(system).open, archives.Archive.read
+    monkeypatch.setattr(type(system), "open", lambda *given, **named: reads.append(1) or opened(*given, **named))
+    monkeypatch.setattr(archives.Archive, "read", lambda *given: reads.append(2) or read(*given))
+    for location, kind in (("memory://bucket/once/a.txt", 1), ("a.tar!/x", 2)):
+        for room, count in ((100, 1), (4, 2)):
+            monkeypatch.setattr(sources, "HELD", room)
+            reads.clear()
+            with sources.reading_once():
+                found = hashlib.sha256(sources.open_bytes(location)).hexdigest()
+                assert sources.digest(location) == found
+            assert reads.count(kind) == count
+            sources.open_bytes(location)
+            assert reads.count(kind) == count + 1  # nothing is kept after the block
+
+
 ROWS = [{"audio": {"bytes": bytes([number]) * 9, "path": "x.wav"}, "text": f"row {number}"} for number in range(25)]
 
 

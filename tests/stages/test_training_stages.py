@@ -53,7 +53,8 @@ def test_a_modality_goes_from_its_table_to_scores(project, task, version):
     for origin in ("pretrained", "scratch"):
         assert answers.filter(pl.col("origin") == origin)["id"].to_list() == truth["id"].to_list()
     binary = ["f1", "matthews"] if task == "topics" else []
-    metrics = {"transcribe": ["word_error_rate", "letter_error_rate"]}.get(task, ["accuracy", "macro_f1", *binary])
+    rates = ["word_error_rate", "letter_error_rate", "word_substitutions", "word_insertions", "word_deletions"]
+    metrics = {"transcribe": rates}.get(task, ["accuracy", "macro_f1", *binary])
     probed = {"transcribe": metrics}.get(task, ["linear_few", "linear_all", "neighbours"])
     for path, origins, names in (
         (f"metrics/{task}/evaluate.json", ["pretrained", "scratch"], metrics),
@@ -64,6 +65,8 @@ def test_a_modality_goes_from_its_table_to_scores(project, task, version):
         for origin in origins:
             assert list(found[origin]) == ["valid", "test"]
             assert list(found[origin]["test"]) == names
+            if "evaluate" in path:
+                assert all(score["low"] <= score["mean"] <= score["high"] for score in found[origin]["test"].values())
     assert f"{task} pretrained: {metrics[0]}" in said
     assert not project.unfinished
 

@@ -4,8 +4,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from d2v_core.data.table import Table, digest, schema, write_index, write_shard
+from d2v_core.data.table import LABELS, Rows, Table, digest, schema, write_index, write_shard
 from d2v_core.errors import UserError
 
 COLUMNS = schema(audio=pa.int16())
@@ -31,6 +33,34 @@ def test_rows_come_back_as_they_were_written(tmp_path):
         np.testing.assert_array_equal(table[number]["audio"], row["audio"])
         assert table[number]["id"] == row["id"]
     assert [len(chunk) for chunk in table.chunks(4)] == [4, 3]
+
+
+@given(
+    rows=st.lists(
+        st.fixed_dictionaries(
+            {"id": st.text(max_size=5), "label": st.none() | st.integers(0, 9), "text": st.none() | st.text(max_size=9)}
+            | {"audio": st.lists(st.integers(-(2**15), 2**15 - 1), max_size=70).map(np.int16)}
+            | {"labels": st.none() | st.lists(st.integers(0, 9), max_size=3)}
+        ),
+        max_size=70,
+    )
+)
+def test_rows_gathered_by_columns_are_the_bytes_of_arrow_s_own_arrays(rows):
+    columns, expected, found = COLUMNS.append(LABELS), pa.BufferOutputStream(), pa.BufferOutputStream()
+    arrays = [pa.array([row[field.name] for row in rows], field.type) for field in columns]
+    with pa.ipc.new_file(expected, columns) as writer:
+        writer.write_batch(pa.record_batch(arrays, schema=columns))
+    gathered = Rows(columns)
+    for row in rows:
+        gathered.add(row)
+    gathered.write(found)
+    assert len(gathered) == len(rows)
+    assert found.getvalue() == expected.getvalue()
+
+
+def test_numbers_that_a_column_cannot_hold_are_refused():
+    with pytest.raises(pa.ArrowInvalid):
+        Rows(COLUMNS).add({"id": "a", "audio": np.array([40000])})
 
 
 def test_the_digest_follows_the_content(tmp_path):

@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from d2v_core.errors import UserError
+from d2v_core.run import write_run
 from d2v_core.training import checkpoint
 from d2v_core.training.optimizer import make_optimizer
 from tests.d2v_core.blocks import small_model, small_setup
+from tests.ranks import on_ranks
+from tests.small_disk import fill, mount
 
 
 def parts(seed):
@@ -55,6 +58,38 @@ def test_nothing_is_written_where_it_cannot_fit(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no room for a checkpoint"):
         checkpoint.save(tmp_path, *parts(0), {"update": 1})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("left", [0.5, 1.01], ids=["seen before", "found out while writing"])
+def test_a_disk_that_is_really_full_keeps_the_last_good_state(tmp_path, left):
+    disk, (model, optimizer) = tmp_path / "disk", parts(0)
+    needed = sum(tensor.nbytes for tensor in checkpoint.tensors(model.state_dict()))
+
+    def work(_):
+        if not mount(disk, 64 * needed):
+            return "not allowed"
+        checkpoint.save(disk / "state", model, optimizer, {"update": 1})
+        filler = fill(disk, int(left * needed))
+        refused = [
+            pytest.raises(UserError, match=r"state has no room for a checkpoint of .* MiB; free some, or set"),
+            pytest.raises(UserError, match=r"disk has no room for a model of .* MiB; free some, and run it again: it"),
+        ]
+        with refused[0]:
+            checkpoint.save(disk / "state", model, optimizer, {"update": 2})
+        with refused[1]:
+            write_run(disk / "run", {}, model.state_dict())
+        assert sorted(path.name for path in (disk / "state").iterdir()) == ["LAST", "update-1.pt"]
+        assert sorted(path.name for path in disk.iterdir()) == ["filler", "state"]
+        assert checkpoint.restore(disk / "state", *parts(1)) == {"update": 1}
+        filler.unlink()
+        checkpoint.save(disk / "state", model, optimizer, {"update": 2})
+        write_run(disk / "run", {}, model.state_dict())
+        return checkpoint.restore(disk / "state", *parts(1))
+
+    answer = on_ranks(1, work)[0]
+    if answer == "not allowed":
+        pytest.skip("this machine lets nobody mount a file system")
+    assert answer == {"update": 2}, answer
 
 
 def test_a_second_trainer_is_refused(tmp_path):

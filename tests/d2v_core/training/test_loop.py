@@ -1,5 +1,6 @@
 """One optimizer step per update, gradients per masked token, accumulation that changes nothing, and bad updates."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import count, repeat
 
@@ -69,7 +70,46 @@ def test_training_lowers_the_loss_and_records_what_a_person_wants_to_see():
     assert speed["samples_per_second"] == pytest.approx(4 * speed["updates_per_second"])
     assert speed["tokens_per_second"] == pytest.approx(2 * 4 * 17 * speed["updates_per_second"]), "student and teacher"
     assert speed["teraflops_per_second"] > 0
+    assert speed["padding"] == 0
     assert 0 <= speed["input_wait"] < 1
+
+
+def test_the_share_of_padding_is_reported():
+    def batches(setup):
+        return repeat(masked_batch("text", setup, 4))
+
+    _, steps, _ = train(batches, LOOP, "text", small_block("text"))
+    lengths = [32 + n for n in range(4)]
+    assert steps[-1].speed["padding"] == pytest.approx(1 - sum(lengths) / (4 * max(lengths)))
+
+
+def test_a_collapse_ends_the_run_where_that_is_asked_for():
+    def constant(setup):
+        batch = masked_batch("vision", setup)
+        return repeat(batch | {"inputs": torch.zeros_like(batch["inputs"])})
+
+    block = small_block("vision")
+    block["model"]["local"] |= {"bias": "none", "positions": 0.0}
+    _, steps, _ = train(constant, LOOP, block=block)
+    assert steps[-1].record["target_spread"] < 0.1
+    _, steps, _ = train(constant, replace(LOOP, collapse_after=3), block=block)
+    assert len(steps) == 3
+    with pytest.raises(UserError, match=r"after 2 updates the targets hardly differ .*; lower optimizer\.rate"):
+        train(constant, replace(LOOP, collapse_after=1), block=block)
+
+
+def test_operations_are_counted_where_blocks_are_compiled(monkeypatch):
+    counted = []
+    for compiled in (False, True):
+        setup, config = small_setup("vision")
+        _, model = small_model("vision")
+        monkeypatch.setattr(torch.compiler, "set_stance", lambda stance: nullcontext(counted.append(stance)))
+        loop = replace(LOOP, compile=compiled)
+        (*_, last) = fit(
+            model, make_optimizer(model, config.optimizer), ((1.0, b) for b in same(setup)), loop, config.optimizer, 0
+        )
+        assert last.speed["teraflops_per_second"] > 0
+    assert counted == ["force_eager"], "in the first batch alone"
 
 
 def broken(batch):

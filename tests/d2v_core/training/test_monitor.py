@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from d2v_core.training.monitor import alarms, explained_share, mean_size, spread
+from d2v_core.training.monitor import alarms, collapse, explained_share, mean_size, spread
 
 
 def test_spread_is_the_deviation_over_tokens():
@@ -50,6 +50,13 @@ def test_every_sign_of_illness_has_its_sentence(name):
     value, sentence = ILL[name]
     (said,) = alarms(HEALTHY | {name: value}, 100)
     assert said.startswith(sentence)
+
+
+def test_a_collapse_is_that_of_targets_or_of_predictions():
+    assert collapse(HEALTHY, predictions=True) == []
+    assert len(collapse(HEALTHY | {"target_spread": 0.05, "prediction_spread": 0.001}, predictions=True)) == 2
+    assert collapse(HEALTHY | {"prediction_spread": 0.001}, predictions=False) == []
+    assert collapse({"update": 1}, predictions=True) == [], "fine-tuning has no targets"
 
 
 def test_the_size_of_weights_is_that_of_matrices():

@@ -1,0 +1,161 @@
+"""Lay out real corpora for the recipes of ``recipes/real``: ``python -m benchmarks.real_corpora CORPORA``.
+
+CORPORA holds ``vision/cifar10-jpeg.tar.xz``, ``speech/fsdd.tar.xz``, ``speech/LibriSpeech``, ``text/gutenberg``,
+``text/glue/SST-2`` and ``text/banking77``. Writes ``data/raw/real``: links to them, and tables that say what is for
+training, for choosing (valid) and for reporting (test). docs/real.md says why each split is as it is.
+"""
+
+import csv
+import io
+import random
+import sys
+import tarfile
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+RAW = Path("data/raw/real")
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+HELD_OUT = {"theo": "valid", "nicolas": "test"}  # speakers of FSDD
+LABELLED = 1000  # training images of a class that keep their labels
+VALID_IMAGES = 4800  # training images of a class before those for choosing
+TEST_IMAGES = range(200, 500)  # of a class, in the order of their names; settings were once looked at on the first 200
+VALID_REVIEWS, VALID_QUESTIONS = 1000, 10  # sentences of SST-2; questions of each intent of BANKING77
+LEAST_WORDS = 8  # of a review sentence for choosing
+LEAST_PRETRAINING_WORDS = 4
+Rows = list[dict[str, str]]
+
+
+def main(corpora: str) -> None:
+    """Write everything for the three modalities."""
+    source, rng = Path(corpora).resolve(), random.Random(1)
+    images(source / "vision/cifar10-jpeg.tar.xz")
+    speech(source / "speech/fsdd.tar.xz", source / "speech/LibriSpeech")
+    text(source / "text", rng)
+
+
+def images(archive: Path) -> None:
+    """Write ``cifar`` (48,000 images to pretrain on) and ``cifar-labels`` (1,000 a class, and those held out)."""
+    with tarfile.open(archive) as members:
+        names = sorted(member.name for member in members if member.isfile())
+    pretraining, labelled, seen = [], [], Counter()
+    for name in names:
+        _, part, label, _ = name.split("/")
+        place = seen[part, label]
+        seen[part, label] += 1
+        row = {"path": name, "label": label, "split": part}
+        if part == "train" and place < VALID_IMAGES:
+            pretraining.append(row)
+            labelled += [row] if place < LABELLED else []
+        elif part == "train" or place in TEST_IMAGES:
+            row["split"] = "valid" if part == "train" else "test"
+            labelled.append(row)
+            pretraining += [row] if place in (VALID_IMAGES, VALID_IMAGES + 1, 200, 201) else []
+    for folder, rows in (("cifar", pretraining), ("cifar-labels", labelled)):
+        link(RAW / folder, [archive])
+        write(RAW / folder / "manifest.tsv", rows)
+
+
+def speech(archive: Path, libri: Path) -> None:
+    """Write ``digits`` (FSDD by speaker) and ``speech`` (the same without labels, and LibriSpeech's training part)."""
+    with tarfile.open(archive) as members:
+        recordings = read(io.TextIOWrapper(members.extractfile("fsdd/splits.tsv"), "utf-8"))
+    digits = [
+        {
+            "path": f"fsdd/recordings/{Path(row['file']).name}",
+            "text": DIGITS[int(row["digit"])].upper(),
+            "label": DIGITS[int(row["digit"])],
+            "speaker": row["speaker"],
+            "split": HELD_OUT.get(row["speaker"], "train"),
+        }
+        for row in recordings
+    ]
+    lines = (line for path in sorted(libri.glob("*/*/*/*.trans.txt")) for line in path.read_text().splitlines())
+    words = {key: said for key, _, said in (line.partition(" ") for line in lines)}
+    utterances = [row["utt_id"] for row in read((libri / "splits.tsv").open()) if row["split"] == "train"]
+    read_aloud = [
+        {
+            "path": f"LibriSpeech/train-clean-5/{speaker}/{chapter}/{speaker}-{chapter}-{number}.flac",
+            "text": words[f"{speaker}-{chapter}-{number}"],
+            "label": "",
+            "speaker": f"libri-{speaker}",
+            "split": "train",
+        }
+        for speaker, chapter, number in (name.split("-") for name in utterances)
+    ]
+    link(RAW / "digits", [archive])
+    write(RAW / "digits/manifest.tsv", digits)
+    link(RAW / "speech", [archive, libri])
+    write(RAW / "speech/manifest.tsv", [row | {"label": ""} for row in digits] + read_aloud)
+
+
+def text(source: Path, rng: random.Random) -> None:
+    """Write ``sst2``, ``banking77`` and ``text`` (novels, and the training sentences of both without labels)."""
+    train, valid = separate(read((source / "glue/SST-2/train.tsv").open()), rng)
+    dev = read((source / "glue/SST-2/dev.tsv").open())
+    for name, rows in (("train", train), ("dev", valid), ("test", dev)):
+        labels = ("negative", "positive")
+        named = [{"sentence": row["sentence"].strip(), "label": labels[int(row["label"])]} for row in rows]
+        write(RAW / "sst2" / f"{name}.tsv", named)
+    questions = list(csv.DictReader((source / "banking77/train.csv").open(newline="")))
+    rng.shuffle(questions)
+    seen, parts = Counter(), {"train": [], "dev": []}
+    for row in questions:
+        seen[row["category"]] += 1
+        parts["dev" if seen[row["category"]] <= VALID_QUESTIONS else "train"].append(row)
+    parts["test"] = list(csv.DictReader((source / "banking77/test.csv").open(newline="")))
+    for name, rows in parts.items():
+        named = [{"sentence": " ".join(row["text"].split()), "label": row["category"]} for row in rows]
+        write(RAW / "banking77" / f"{name}.tsv", named)
+    for part in ("train", "valid", "test"):
+        link(RAW / "text" / part, sorted((source / "gutenberg" / part).glob("*.txt")))
+    sentences = [row["sentence"].strip() for row in train if len(row["sentence"].split()) >= LEAST_PRETRAINING_WORDS]
+    rng.shuffle(sentences)
+    documents = {"sst2": sentences, "banking77": [" ".join(row["text"].split()) for row in parts["train"]]}
+    for name, paragraphs in documents.items():
+        (RAW / "text/train" / f"{name}.txt").write_text("\n\n".join(paragraphs) + "\n")
+
+
+def separate(rows: Rows, rng: random.Random) -> tuple[Rows, Rows]:
+    """Return SST-2's phrases that share no sentence with those for choosing, and those."""
+    long = [row for row in rows if len(row["sentence"].split()) >= LEAST_WORDS]
+    rng.shuffle(long)
+    valid = long[:VALID_REVIEWS]
+    whole = {" ".join(row["sentence"].split()) for row in valid}
+    parts = {part for sentence in whole for part in runs(sentence, 1)}
+
+    def apart(row: Mapping[str, str]) -> bool:
+        sentence = " ".join(row["sentence"].split())
+        return sentence not in parts and whole.isdisjoint(runs(sentence, LEAST_WORDS))
+
+    return [row for row in rows if apart(row)], valid
+
+
+def runs(sentence: str, least: int) -> set[str]:
+    """Return every run of at least ``least`` words of ``sentence``."""
+    words = sentence.split()
+    return {" ".join(words[i:j]) for i in range(len(words)) for j in range(i + least, len(words) + 1)}
+
+
+def read(lines: Iterable[str]) -> Rows:
+    """Return the rows of a table with tabs and without quoting."""
+    return list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def link(folder: Path, targets: Sequence[Path]) -> None:
+    """Link ``targets`` into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for target in targets:
+        if not (folder / target.name).exists():
+            (folder / target.name).symlink_to(target)
+
+
+def write(path: Path, rows: Rows) -> None:
+    """Write ``rows`` with tabs and without quoting."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ["\t".join(rows[0]), *("\t".join(row.values()) for row in rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
