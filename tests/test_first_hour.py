@@ -159,11 +159,6 @@ CASES = {
         ["prepare vision"],
         "executor: dask:// needs the package distributed; install it with pip install 'd2v[dask]'.",
     ),
-    "no s3fs": (
-        lambda project: (absent("s3fs")(project), project.set(modalities__vision__corpus__raw="s3://bucket/images")),
-        ["prepare vision"],
-        "s3://bucket/images cannot be opened (Install s3fs to access S3); install what it needs or change `raw`.",
-    ),
     "an export over a file": (changed(), [f"export {RUN} 0.png"], "0.png holds something else; name a new folder."),
     "a conversion over a folder": (
         changed(),
