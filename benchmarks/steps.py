@@ -25,7 +25,6 @@ from d2v_core.data.order import key
 from d2v_core.pretraining import PretrainConfig, hide, make_model, prepare_blocks
 from d2v_core.setup import Setup, make_setup
 from d2v_core.training.loop import gradient_scale
-from d2v_core.training.memory import keep_freed_memory
 from d2v_core.training.optimizer import make_optimizer
 from stages import params
 
@@ -161,7 +160,6 @@ def timed(step: Callable[[], None]) -> float:
 
 def main(*names: str) -> None:
     """Measure and print."""
-    keep_freed_memory()
     rates = {name: matrix_rate(getattr(torch, name)) for name in ("float32", "bfloat16")}
     shown = ", ".join(f"{name} {rate / 1e12:.2f} TFLOP/s" for name, rate in rates.items())
     print(f"{DEVICE.type}, {torch.get_num_threads()} threads; matrix products: {shown}")

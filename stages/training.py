@@ -22,7 +22,6 @@ from d2v_core.pretraining import PretrainConfig
 from d2v_core.setup import Setup, make_setup
 from d2v_core.training import checkpoint, ranks
 from d2v_core.training.loop import Step
-from d2v_core.training.memory import keep_freed_memory
 from d2v_core.training.monitor import alarms
 from d2v_core.training.ranks import ALONE, Ranks
 from stages import params
@@ -39,7 +38,6 @@ def pick_device() -> torch.device:
     """Return this process's GPU where there is one; a CPU run repeats to the bit, whatever the machine's cores."""
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
-    keep_freed_memory()
     torch.set_num_threads(params.get("threads", int))
     torch.use_deterministic_algorithms(True)
     # Filling memory costs a quarter of a step and finds nothing here. The setting is a property of the module's class.
