@@ -171,6 +171,7 @@ def main(*names: str) -> None:
             for job in jobs:
                 seconds[job.name].append(timed(job.step))
         report(name, jobs, {job: statistics.median(values) for job, values in seconds.items()}, rates)
+        jobs.clear()  # two modalities at once take more memory than most machines have
 
 
 def report(name: str, jobs: list[Job], seconds: Mapping[str, float], rates: Mapping[str, float]) -> None:
