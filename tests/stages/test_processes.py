@@ -117,7 +117,6 @@ def test_a_dead_process_ends_the_job_with_a_sentence(started):
     assert not (project.folder / "models").exists()
 
 
-@nightly
 def test_a_launcher_that_is_told_to_stop_saves_and_one_that_is_killed_leaves_nobody(started):
     project, process = started
     process.send_signal(signal.SIGTERM)
