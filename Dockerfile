@@ -12,12 +12,14 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
     PIP_NO_CACHE_DIR=1 \
     PREFECT_SERVER_ANALYTICS_ENABLED=false \
     PREFECT_PLUGINS_ENABLED=0 \
+    D2V_ROOT=/d2v \
     DO_NOT_TRACK=1 \
     DVC_NO_ANALYTICS=1
 
 WORKDIR /d2v
 COPY pyproject.toml constraints.txt README.md ./
 COPY flows/__init__.py flows/
+COPY d2v_core/__init__.py d2v_core/
 RUN python -m pip install --constraint constraints.txt --editable .
 COPY . .
 # A volume may belong to another user than ours, whose repository git would refuse.

@@ -1,14 +1,18 @@
 # make repro · the whole job, from raw corpora to reports/index.html
 # make test  · lint and tests
 # make nightly · the slow tests too;  make coverage · what the tests reach;  make wheel · the library d2v_core alone
-# make bench · ratios against stated alternatives (some need the tables of make repro);  make ui · Prefect, watched
-# All first create .venv and install the tested versions; nothing else on the machine is touched.
+# make bench · ratios against stated alternatives, after make repro;  make format · what ruff can correct by itself
+# make flow · the pipeline as a Prefect flow;  make ui · Prefect: pages, pools, workers
+# make clean · removes data, models, reports, state and the cache of DVC
+# All but clean first create .venv and install the tested versions; nothing else on the machine is touched.
 
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
+# in the order of tests/conftest.py
+PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: repro test nightly coverage lint format bench flow ui wheel clean
 
@@ -18,13 +22,13 @@ repro: $(INSTALLED)
 	@python -m stages.timings
 
 test: lint
-	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
+	@$(PYTEST)
 
 nightly: lint
-	@D2V_NIGHTLY=1 OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
+	@D2V_NIGHTLY=1 $(PYTEST)
 
 coverage: $(INSTALLED)
-	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --cov --cov-report term:skip-covered
+	@$(PYTEST) --cov --cov-report term:skip-covered
 
 lint: $(INSTALLED)
 	@ruff check .
@@ -40,6 +44,7 @@ bench: $(INSTALLED)
 	@OMP_NUM_THREADS=1 python -m benchmarks.versions digits
 	@OMP_NUM_THREADS=1 python -m benchmarks.preparation
 	@OMP_NUM_THREADS=1 python -m benchmarks.reading
+	@python -m benchmarks.flows 1
 
 flow: $(INSTALLED)
 	@python -m flows.reproduce
@@ -48,7 +53,7 @@ ui: $(INSTALLED)
 	@exec python -m flows.ui $(UI)
 
 wheel: $(INSTALLED)
-	@python -m build deploy/library --outdir dist
+	@python -m build --no-isolation deploy/library --outdir dist
 
 clean:
 	rm -rf data models reports state .dvc/tmp .dvc/cache

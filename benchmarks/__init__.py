@@ -1,3 +1,4 @@
-"""Scripts that print ratios, each against a stated alternative in the same run. They need the tables
-of ``make repro``.
+"""Scripts that print ratios, each against a stated alternative in the same run; ``python -m benchmarks.NAME --help``.
+
+Those that take the name of a task need its table (``make repro``).
 """

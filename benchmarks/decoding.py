@@ -6,7 +6,6 @@ trained on those documents.
 """
 
 import re
-import sys
 import time
 from collections.abc import Callable
 from itertools import chain
@@ -18,6 +17,7 @@ import torch
 from d2v_core.evaluation import ctc, kneser_ney
 from d2v_core.evaluation.beam import BeamConfig, beam_search
 from d2v_core.evaluation.fusion import Fusion, FusionWeights, LetterFusion, WordFusion
+from stages import runner
 
 LETTERS = ("<s>", "<pad>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ")
 FRAMES_PER_SECOND = 50
@@ -53,13 +53,13 @@ def rate(decode: Callable[[np.ndarray], str], utterances: list[np.ndarray]) -> f
     return (time.process_time() - began) * FRAMES_PER_SECOND / sum(len(logits) for logits in utterances)
 
 
-def main(count: str = "4", frames: str = "500") -> None:
+def main(utterances: int = 4, frames: int = 500) -> None:
     """Decode and print a table."""
     torch.set_num_threads(1)
     text, rng = sentences(), np.random.default_rng(0)
-    drawn = rng.integers(0, len(text) - 20, int(count))
-    utterances = {
-        noise: [spoken([*chain(*text[start : start + 20])], int(frames), noise, rng) for start in drawn]
+    drawn = rng.integers(0, len(text) - 20, utterances)
+    heard = {
+        noise: [spoken([*chain(*text[start : start + 20])], frames, noise, rng) for start in drawn]
         for noise in (1.5, 3.0)
     }
     words = kneser_ney.train(text, 4)
@@ -73,7 +73,7 @@ def main(count: str = "4", frames: str = "500") -> None:
     print(f"{len(words.words)} words, {len(words.keys)} and {len(letters.keys)} n-grams")
     print("\n| search | noise | " + " | ".join(f"beam {s} | beam {s}, pruned" for s in SIZES) + " |")
     print("|---|---|" + "---|" * (2 * len(SIZES)))
-    for noise, logits in utterances.items():
+    for noise, logits in heard.items():
         greedy = rate(lambda values: ctc.greedy(torch.from_numpy(values), LETTERS), logits)
         print(f"| greedy | {noise} | {greedy:.5f} | | | |")
         for name, fusion in fusions.items():
@@ -86,4 +86,4 @@ def main(count: str = "4", frames: str = "500") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    runner.call(main)

@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import median
 
 from flows.ui import SETTINGS, STATE, started, wait_for
+from stages import runner
 
 STAGES, SECONDS, PLACES = 8, 10, 4
 PIPELINE = """
@@ -35,7 +36,7 @@ stages:
 """
 
 
-def main(rounds: str = "3") -> None:
+def main(rounds: int = 3) -> None:
     """Time ``rounds`` rounds of everything and print what the medians say."""
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         settings = set_up(Path(folder))
@@ -43,7 +44,7 @@ def main(rounds: str = "3") -> None:
         server = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", settings["PORT"]]
         with started("server", server, settings) as process:
             wait_for(f"{settings['PREFECT_API_URL']}/health", process, None)
-            show(measure(int(rounds), settings))
+            show(measure(rounds, settings))
 
 
 def set_up(folder: Path) -> dict[str, str]:
@@ -109,4 +110,4 @@ def show(seconds: dict[str, tuple[float, float]]) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    runner.call(main)

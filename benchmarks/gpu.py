@@ -119,8 +119,8 @@ def stated_peak() -> float | None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu")
-    parser.add_argument("modalities", nargs="*", default=[])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description="All that is asked of one GPU.")
+    parser.add_argument("modalities", nargs="*", choices=LOADS)
     parser.add_argument("--peak", type=float, help="TFLOP/s of this device in bfloat16")
     parser.add_argument("--small", action="store_true", help="tiny models, to try the script itself")
     asked = parser.parse_args(arguments)

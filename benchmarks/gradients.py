@@ -8,7 +8,6 @@ medians.
 
 import copy
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,11 +18,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.scaling import published
+from benchmarks.published import published
 from d2v_core.data.order import key
+from d2v_core.errors import UserError
 from d2v_core.pretraining import hide, make_model
 from d2v_core.training.gradients import Gradients
 from d2v_core.training.ranks import Ranks, join
+from stages import runner
 
 Way = tuple[Callable[[], None], list[nn.Parameter]]
 REPEATS = 6  # the first is not counted
@@ -31,12 +32,14 @@ IMAGES = 2
 LAYER_DROP = 0.2  # so that ranks differ in which parameters have a gradient
 
 
-def main(blocks: str = "2") -> None:
-    """Measure and print."""
+def main(blocks: int = 2) -> None:
+    """Measure and print; raises UserError when there is no other process."""
     ranks = join()
+    if ranks.size == 1:
+        raise UserError("there is nothing to sum; run torchrun --nproc-per-node=2 -m benchmarks.gradients.")
     setup, config = published("v1/vision-base")
-    setup = replace(setup, trunk=replace(setup.trunk, layer_drop=LAYER_DROP, depth=int(blocks)))
-    targets = replace(config.objective.targets, layers=int(blocks))
+    setup = replace(setup, trunk=replace(setup.trunk, layer_drop=LAYER_DROP, depth=blocks))
+    targets = replace(config.objective.targets, layers=blocks)
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     objective = replace(config.objective, targets=targets)
@@ -142,4 +145,4 @@ def difference(one: Tensor | None, other: Tensor | None, scale: int) -> float:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    runner.call(main)

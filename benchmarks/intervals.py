@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 
+from stages import runner
 from stages.intervals import RESAMPLES, Scoring
 from stages.metrics import classification_scores, regression_scores, tag_scores, transcription_scores
 
@@ -38,4 +39,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    runner.call(main)

@@ -1,11 +1,14 @@
 """The plain alternative to data2vec for text: an encoder that learns to name the pieces hidden from it.
 
-``python -m benchmarks.masked_words [MODALITY]`` reads the same table, trunk, batches, optimizer and number of updates
-as ``stages.pretrain``, masks as version 1 does, and publishes ``models/masked_words/<modality>``, from which a task
-starts by ``pretrained: models/masked_words/text``. The output layer does not share the embedding of tokens.
+``python -m benchmarks.masked_words [MODALITY [UPDATES [RATE]]]`` reads the same table, trunk, batches and optimizer as
+``stages.pretrain``, masks as version 1 does, and publishes ``models/masked_words/<modality>``, from which a task starts
+by ``pretrained: models/masked_words/text``. UPDATES and RATE are those of params.yaml unless they are given: an update
+costs less than one of version 2, so that the same time has more of them. The output layer does not share the embedding
+of tokens.
 """
 
 import sys
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -51,11 +54,16 @@ class MaskedWords(nn.Module):
         return Loss(total, total.new_full((), len(truths)), len(inputs["inputs"]))
 
 
-def main(name: str = "text") -> None:
+def main(name: str = "text", updates: str = "", rate: str = "") -> None:
     """Pretrain modality ``name`` by masked words and publish the encoder."""
     block = params.modality(name, version=1)
     setup = make_setup(name, block, f"{params.PATH}: modalities.{name}")
     config = build(PretrainConfig, block["pretrain"], f"{params.PATH}: modalities.{name}.pretrain")
+    config = replace(
+        config,
+        loop=replace(config.loop, updates=int(updates or config.loop.updates)),
+        optimizer=replace(config.optimizer, rate=float(rate or config.optimizer.rate)),
+    )
     seed, folder = params.get("seed"), TABLES / name
     source = Source(setup, config, Table(folder, "train", setup.modality.columns), seed)
     torch.manual_seed(seed)

@@ -4,14 +4,12 @@ Gradient histograms of images, mean and deviation over time of log-mel energies,
 logistic regression as ``stages.probe``; on the task's labels per class and, of what it draws, the same labels.
 """
 
-import sys
-
 import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as pixels
 
 from d2v_core.data.table import Row
-from stages import params
+from stages import params, runner
 from stages.probe import ProbeConfig, few_rows, linear_probe
 from stages.tasks import Task, read_task
 
@@ -61,7 +59,7 @@ def counts(row: Row, task: Task) -> np.ndarray:
 FEATURES = {"vision": gradients, "speech": energies, "text": counts}
 
 
-def main(name: str, seeds: str = "3") -> None:
+def main(name: str, seeds: int = 3) -> None:
     """Print accuracies on valid and test for the few labels of every seed."""
     task, config = read_task(name), params.read(ProbeConfig, f"tasks.{name}.probe")
     features = {}
@@ -69,7 +67,7 @@ def main(name: str, seeds: str = "3") -> None:
         table = task.table(split)
         x = np.stack([FEATURES[task.setup.name](table[row], task) for row in range(len(table))])
         features[split] = x, np.array(table.column("label"))
-    drawn = [few_rows(features["train"][1], config.per_class, seed) for seed in range(int(seeds))]
+    drawn = [few_rows(features["train"][1], config.per_class, seed) for seed in range(seeds)]
     found = [linear_probe(features, rows, config) for rows in drawn]
     for split in ("valid", "test"):
         values = [each[split] for each in found]
@@ -77,4 +75,4 @@ def main(name: str, seeds: str = "3") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    runner.call(main)

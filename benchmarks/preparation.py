@@ -26,12 +26,15 @@ import torch
 import yaml
 from torchvision.io import write_jpeg
 
+from d2v_core.errors import UserError
 from d2v_core.modalities import speech, text, vision
+from stages import runner
 from stages.preparation import shards
 
 ROOT = Path(__file__).parents[1]
 REPEATS = 7
 RATE, SIZE, TOKENS, SECONDS = 16000, 224, 512, 12
+GROUPS = ("speed", "scaling", "memory")
 VOCABULARY = ROOT / "data/vocabulary"
 TABLES = {
     "speech": speech.TableConfig(RATE, 0.2, 30.0),
@@ -40,8 +43,10 @@ TABLES = {
 }
 
 
-def main(what: str = "") -> None:
-    """Print the ratios; ``what`` picks one group of them."""
+def main(group: str = "") -> None:
+    """Print the ratios, or one group of them; raises UserError for another one."""
+    if group and group not in GROUPS:
+        raise UserError(f"there is no group {group!r}; choose one of {', '.join(GROUPS)}.")
     torch.set_num_threads(1)
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before the first measurement")
     with tempfile.TemporaryDirectory() as folder:
@@ -50,11 +55,11 @@ def main(what: str = "") -> None:
         corpora["vision"] = ("vision", pictures(Path(folder) / "pictures", 256))
         corpora["text"] = ("text", documents(Path(folder) / "text", 24))
         for name, (modality, paths) in corpora.items():
-            if what in ("", "speed"):
+            if group in ("", "speed"):
                 print(speed(name, modality, paths), flush=True)
-            if what in ("", "scaling"):
+            if group in ("", "scaling"):
                 print(scaling(name, modality, paths), flush=True)
-        if what in ("", "memory"):
+        if group in ("", "memory"):
             print(memory(Path(folder)), flush=True)
 
 
@@ -219,4 +224,4 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    runner.call(main)

@@ -8,7 +8,6 @@ pixels in colour, blocks of 512 tokens.
 
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +20,7 @@ import numpy as np
 from d2v_core import modalities
 from d2v_core.data.order import epoch_batches
 from d2v_core.data.table import Table, write_index, write_shard
+from stages import runner
 
 REPEATS, SHARDS = 5, 4
 ROWS = {"speech": 600, "vision": 1000, "text": 20_000}
@@ -124,4 +124,4 @@ def tars(folder: Path) -> Callable[[int], Epochs]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    runner.call(main)

@@ -1,7 +1,8 @@
 """Lay out real corpora for the recipes of ``recipes/real``: ``python -m benchmarks.real_corpora CORPORA``.
 
 CORPORA holds ``vision/cifar10-jpeg.tar.xz``, ``speech/fsdd.tar.xz``, ``speech/LibriSpeech``, ``text/gutenberg``,
-``text/glue/SST-2`` and ``text/banking77``. Writes ``data/raw/real``: links to them, and tables that say what is for
+``text/glue/SST-2``, ``text/glue/CoLA`` and ``text/banking77``.
+Writes ``data/raw/real``: links to them, and tables that say what is for
 training, for choosing (valid) and for reporting (test). docs/real.md says why each split is as it is.
 """
 
@@ -23,6 +24,8 @@ TEST_IMAGES = range(200, 500)  # of a class, in the order of their names; settin
 VALID_REVIEWS, VALID_QUESTIONS = 1000, 10  # sentences of SST-2; questions of each intent of BANKING77
 LEAST_WORDS = 8  # of a review sentence for choosing
 LEAST_PRETRAINING_WORDS = 4
+VALID_SENTENCES = 1000  # of CoLA
+COLA = ("source", "label", "mark", "sentence")  # its files have no header
 Rows = list[dict[str, str]]
 
 
@@ -90,7 +93,7 @@ def speech(archive: Path, libri: Path) -> None:
 
 
 def text(source: Path, rng: random.Random) -> None:
-    """Write ``sst2``, ``banking77`` and ``text`` (novels, and the training sentences of both without labels)."""
+    """Write ``sst2``, ``banking77``, ``cola``, ``sentences`` (what the former train on) and ``text`` (novels too)."""
     train, valid = separate(read((source / "glue/SST-2/train.tsv").open()), rng)
     dev = read((source / "glue/SST-2/dev.tsv").open())
     for name, rows in (("train", train), ("dev", valid), ("test", dev)):
@@ -114,6 +117,32 @@ def text(source: Path, rng: random.Random) -> None:
     documents = {"sst2": sentences, "banking77": [" ".join(row["text"].split()) for row in parts["train"]]}
     for name, paragraphs in documents.items():
         (RAW / "text/train" / f"{name}.txt").write_text("\n\n".join(paragraphs) + "\n")
+    alone = [{"sentence": sentence, "label": ""} for sentence in longest(sentences) + documents["banking77"]]
+    write(RAW / "sentences/train.tsv", alone)
+    grammar(source / "glue/CoLA", rng)
+
+
+def grammar(folder: Path, rng: random.Random) -> None:
+    """Write ``cola``: valid is drawn from its training sentences, test is its dev part."""
+    found = {}
+    for part in ("train", "dev"):
+        rows = csv.DictReader((folder / f"{part}.tsv").open(), COLA, delimiter="\t", quoting=csv.QUOTE_NONE)
+        found[part] = [{"sentence": row["sentence"].strip(), "label": row["label"]} for row in rows]
+    rng.shuffle(found["train"])
+    parts = {"train": found["train"][VALID_SENTENCES:], "dev": found["train"][:VALID_SENTENCES], "test": found["dev"]}
+    for name, rows in parts.items():
+        write(RAW / "cola" / f"{name}.tsv", rows)
+
+
+def longest(sentences: Iterable[str]) -> list[str]:
+    """Return the sentences that are no run of words of another one, the longest first."""
+    seen: set[str] = set()
+    kept = []
+    for sentence in sorted(set(sentences), key=lambda sentence: (-len(sentence.split()), sentence)):
+        if " ".join(sentence.split()) not in seen:
+            kept.append(sentence)
+            seen |= runs(sentence, LEAST_PRETRAINING_WORDS)
+    return kept
 
 
 def separate(rows: Rows, rng: random.Random) -> tuple[Rows, Rows]:

@@ -6,15 +6,13 @@ rates, and the numbers of params.yaml that keep the published batch. Nothing her
 """
 
 import math
-import sys
 from dataclasses import dataclass
 
 import torch
 
-from d2v_core.config import build
-from d2v_core.pretraining import PretrainConfig, make_model
-from d2v_core.setup import Setup, make_setup
-from stages import params, recipes
+from benchmarks.published import published
+from d2v_core.pretraining import make_model
+from stages import recipes, runner
 
 PER_HOST = 8
 COMPUTE = 100e12  # operations per second of a GPU in bfloat16: what the recipes' own costs are stated at
@@ -35,15 +33,6 @@ class Plan:
     updates: int
     row: float  # the longest, in the unit of ``batch``: no batch can be smaller
     views_weighted: bool
-
-
-def published(name: str) -> tuple[Setup, PretrainConfig]:
-    """Return the model of recipe ``name`` and its pretraining."""
-    modality, version = name.partition("/")[2].partition("-")[0], int(name[1])
-    blocks = params.merge(params.load(), recipes.read(name).changes)["modalities"][modality]
-    changes = blocks.pop("v2") or {}
-    blocks = params.merge(blocks, changes) if version == 2 else blocks
-    return make_setup(modality, blocks, name), build(PretrainConfig, blocks["pretrain"], name)
 
 
 def plan(name: str) -> Plan:
@@ -78,15 +67,15 @@ def shares(plan: Plan, gpus: int) -> tuple[float, int]:
     return plan.batch * plan.accumulate / accumulate, accumulate
 
 
-def main(*numbers: str) -> None:
-    """Print a table of gradients, and one for each number of GPUs."""
+def main(*gpus: int) -> None:
+    """Print a table for each number of ``gpus``."""
     names = [name for name in recipes.known() if name.partition("/")[2].startswith(("speech-", "vision-", "text-"))]
     plans = [plan(name) for name in names]
-    for gpus in [int(number) for number in numbers] or [8, 64]:
-        print(f"\n{gpus} GPUs\n\n| recipe | gradients, MB | compute, ms | sum, ms |", end="")
+    for number in gpus or (8, 64):
+        print(f"\n{number} GPUs\n\n| recipe | gradients, MB | compute, ms | sum, ms |", end="")
         print(" not hidden | batch | accumulate | days |\n|---|---|---|---|---|---|---|---|")
         for one in plans:
-            print(row(one, gpus))
+            print(row(one, number))
 
 
 def row(plan: Plan, gpus: int) -> str:
@@ -114,4 +103,4 @@ def row(plan: Plan, gpus: int) -> str:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    runner.call(main)

@@ -1,24 +1,30 @@
-"""Every speaker held out in turn: ``python -m benchmarks.speakers TASK SEED ORIGIN...``.
+"""Speakers held out: ``python -m benchmarks.speakers TASK SEED COPIES PART ORIGIN...``.
 
-One held-out speaker is one sample of speakers. Fine-tunes TASK from every ORIGIN (pretrained, scratch) on the labels of
-all speakers but one, and prints how many of that one's recordings are named right, for each and on average; the
-probe is logistic regression on frozen features of as many labels. A speaker is the second word of a row's id.
+One held-out speaker is one sample of speakers. Fine-tunes TASK from every ORIGIN (pretrained, scratch) and prints how
+many recordings of speakers it learnt nothing from are named right; the probe is logistic regression on frozen features
+of as many labels. PART ``split`` holds out what the table's splits hold out, ``turns`` every speaker in turn. With
+COPIES every labelled recording is learnt from in as many varied copies too (``benchmarks.varied_speech``), the same
+for every ORIGIN. A speaker is the second word of a row's id.
 """
 
-import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from benchmarks.varied_speech import centred, varied, whole
 from d2v_core.data.table import Table, open_shard, read_index
 from d2v_core.evaluation.features import pooled_features
-from d2v_core.finetuning import finetune, predict
-from stages import params, tasks, training
-from stages.probe import ProbeConfig, few_rows, linear_probe
+from d2v_core.finetuning import finetune, labelled_rows, predict
+from d2v_core.model.supervised import Supervised
+from stages import params, runner, tasks, training
+from stages.probe import SPLITS, ProbeConfig, few_rows, linear_probe
 from stages.tasks import Task
 
 
@@ -52,50 +58,99 @@ def speaker(name: str) -> str:
     return name.rpartition("/")[2].split("_")[1]
 
 
-def main(name: str, seed: str, *origins: str) -> None:
-    """Print the accuracies of every origin, fine-tuned and probed, by speaker."""
+class Copied:
+    """Labelled rows of a table, and varied copies of them, as what fine-tuning reads of a table."""
+
+    split = "train"
+
+    def __init__(self, table: Table, rows: np.ndarray, copies: int) -> None:
+        self.folder, self.classes, self.rows = table.folder, table.classes, [table[row] for row in rows]
+        self.rows += [
+            row | {"audio": whole(varied(centred(row["audio"]), np.random.default_rng([number, copy])))}
+            for copy in range(copies)
+            for number, row in enumerate(self.rows)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> dict:
+        return self.rows[int(row)]
+
+    def lengths(self, column: str) -> np.ndarray:
+        """Return the number of values of the list ``column`` in every row."""
+        return np.array([len(row[column]) for row in self.rows])
+
+    def column(self, name: str) -> list:
+        """Return a scalar column as a list."""
+        return [row[name] for row in self.rows]
+
+
+def main(name: str, seed: int, copies: int, part: str, *origins: str) -> None:
+    """Print the accuracies of every origin, fine-tuned and, without copies, probed, by speaker."""
     task = tasks.read_task(name)
-    everyone = Recordings(task.folder, task.setup.modality.columns, bool)
-    speakers = sorted(set(map(speaker, everyone.column("id"))))
+    groups = held_out(task, part)
     for origin in origins:
         started = tasks.starting_from(task, origin)
-        for kind, score in (("fine-tuned", tuned), ("probe", probed)):
-            found = [score(started, origin, int(seed), held) for held in speakers]
-            cells = " ".join(f"{held} {value:.1f}" for held, value in zip(speakers, found, strict=True))
-            print(f"{name} {origin} {kind}: {cells} mean {np.mean(found):.1f}", flush=True)
+        scores = {"fine-tuned": partial(tuned, copies=copies)} | ({} if copies else {"probe": probed})
+        for kind, score in scores.items():
+            found = {who: value for held in groups for who, value in score(started, origin, seed, held).items()}
+            cells = " ".join(f"{who} {value:.1f}" for who, value in found.items())
+            mean = f" mean {np.mean(list(found.values())):.1f}" if part == "turns" else ""
+            print(f"{name} seed {seed} copies {copies} {origin} {kind}: {cells}{mean}", flush=True)
 
 
-def tuned(task: Task, origin: str, seed: int, held: str) -> float:
-    """Return the accuracy on speaker ``held`` after fine-tuning on the others."""
+def held_out(task: Task, part: str) -> list[tuple[str, ...]]:
+    """Return who is held out together: each speaker alone, or those that the table's splits hold out."""
     columns = task.setup.modality.columns
-    known = Recordings(task.folder, columns, lambda name: name != held)
+    if part == "turns":
+        return [(who,) for who in sorted(set(map(speaker, Recordings(task.folder, columns, bool).column("id"))))]
+    names = [name for split in SPLITS for name in Table(task.folder, split, columns).column("id")]
+    return [tuple(sorted(set(map(speaker, names))))]
+
+
+def tuned(task: Task, origin: str, seed: int, held: tuple[str, ...], copies: int) -> dict[str, float]:
+    """Return the accuracy on every speaker of ``held`` after fine-tuning on the others."""
+    columns = task.setup.modality.columns
+    known = Recordings(task.folder, columns, lambda name: name not in held)
+    config = replace(task.train, per_class=0)
+    rows = Copied(known, labelled_rows(known, task.train, seed), copies)
     torch.manual_seed(seed)
     model = tasks.first_model(task, origin).to(training.pick_device())
     with tempfile.TemporaryDirectory() as state:
-        for _ in finetune(task.setup, task.train, model, known, task.labels, seed, Path(state)):
+        for _ in finetune(task.setup, config, model, cast(Table, rows), task.labels, seed, Path(state)):
             pass
-    unknown = Recordings(task.folder, columns, lambda name: name == held)
-    answers = [int(logits.argmax()) for logits in predict(task.setup, model, unknown, training.pick_device())]
-    return 100 * float(np.mean(np.array(answers) == unknown.column("label")))
+    return {who: accuracy(task, model, who) for who in held}
 
 
-def probed(task: Task, origin: str, seed: int, held: str) -> float:
-    """Return the accuracy on speaker ``held`` of logistic regression on the others' few labels; the penalty is 0.1."""
+def accuracy(task: Task, model: Supervised, who: str) -> float:
+    """Return how many recordings of speaker ``who`` get their label, in percent."""
+    table = Recordings(task.folder, task.setup.modality.columns, lambda name: name == who)
+    answers = [int(logits.argmax()) for logits in predict(task.setup, model, table, training.pick_device())]
+    return 100 * float(np.mean(np.array(answers) == table.column("label")))
+
+
+def probed(task: Task, origin: str, seed: int, held: tuple[str, ...]) -> dict[str, float]:
+    """Return the accuracy on every speaker of ``held`` of logistic regression (penalty 0.1) on as many labels."""
     columns = task.setup.modality.columns
     config = params.read(ProbeConfig, f"tasks.{task.name}.probe")
     torch.manual_seed(seed)
     encoder = task.setup.encoder()
     if origin == "pretrained":
         tasks.load_pretrained(task, encoder)
+    groups = {"train": lambda name: name not in held} | {who: who.__eq__ for who in held}
     both = {}
-    for split, wanted in (("train", lambda name: name != held), ("valid", lambda name: name == held)):
+    for group, wanted in groups.items():
         table = Recordings(task.folder, columns, wanted)
         features = pooled_features(task.setup, encoder, table, training.pick_device())
-        both[split] = features, np.array(table.column("label"))
+        both[group] = features, np.array(table.column("label"))
     rows = few_rows(both["train"][1], config.per_class, seed)
     single = ProbeConfig(seeds=(seed,), penalties=(0.1,))
-    return linear_probe({**both, "test": both["valid"]}, rows, single)["test"]
+    return {
+        who: linear_probe({"train": both["train"], "valid": both[who], "test": both[who]}, rows, single)["test"]
+        for who in held
+    }
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    runner.call(main)

@@ -8,11 +8,9 @@ reaches. The sizes are those for which ``shared/golden/README.md`` states what t
 """
 
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,19 +18,18 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.assembled import Assembled
-from d2v_core.config import build
+from benchmarks.published import published
 from d2v_core.data.order import key
-from d2v_core.pretraining import PretrainConfig, hide, make_model, prepare_blocks
-from d2v_core.setup import Setup, make_setup
-from d2v_core.training.loop import gradient_scale
+from d2v_core.pretraining import PretrainConfig, hide, make_model
+from d2v_core.setup import Setup
+from d2v_core.training.loop import gradient_scale, prepare_blocks
 from d2v_core.training.optimizer import make_optimizer
-from stages import params
+from stages import runner
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 REPEATS = 5
 REFERENCE = {"speech": (3.9, 8.4), "text": (2.1, 4.7), "vision": (2.6, 2.2)}  # s, version 1 and 2
 VIEWS = 8
-RECIPES = Path("recipes")
 
 
 @dataclass(frozen=True)
@@ -57,16 +54,11 @@ class Job:
 
 def base_model(name: str, version: int, changes: Mapping | None = None) -> tuple[Setup, PretrainConfig]:
     """Return the published base model of a modality, with eight views in version 2, and ``changes`` laid over it."""
-    recipe = params.load(RECIPES / f"v{version}" / f"{name}-base.yaml")
-    blocks = params.merge(params.load(), recipe)["modalities"][name]
-    second = blocks.pop("v2") or {}
-    blocks = params.merge(blocks, second) if version == 2 else blocks
-    blocks = params.merge(blocks, changes or {})
-    config = build(PretrainConfig, blocks["pretrain"], name)
+    setup, config = published(f"v{version}/{name}-base", changes)
     if version == 2:
         views = replace(config.objective.views, count=VIEWS)
         config = replace(config, objective=replace(config.objective, views=views))
-    return make_setup(name, blocks, name), config
+    return setup, config
 
 
 def load_of(name: str, version: int) -> Load:
@@ -119,7 +111,7 @@ def ours(
         optimizer.step()
 
     operations = counted(step)
-    prepare_blocks([model], replace(config.loop, compile=compiled))
+    prepare_blocks(model, replace(config.loop, compile=compiled))
     return Job(f"ours, version {version}, {precision}{', compiled' * compiled}", step, operations)
 
 
@@ -188,4 +180,4 @@ def report(name: str, jobs: list[Job], seconds: Mapping[str, float], rates: Mapp
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    runner.call(main)

@@ -5,7 +5,6 @@ all training labels against CPU seconds of training and against floating-point o
 ratios at which version 2 reaches the final accuracy of version 1. Both versions are those of params.yaml.
 """
 
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,9 +20,9 @@ from d2v_core.data.order import Batch
 from d2v_core.data.table import Table
 from d2v_core.pretraining import PretrainConfig, Source, make_model, pretrain
 from d2v_core.setup import Setup, make_setup
-from stages import params, tasks, training
+from stages import params, runner, tasks, training
 from stages.paths import TABLES
-from stages.probe import ProbeConfig, labelled_features, linear_probe
+from stages.probe import ProbeConfig, all_features, linear_probe
 
 VERSIONS = (1, 2)
 
@@ -74,8 +73,7 @@ def probed_run(task: tasks.Task, version: int, seed: int, probes: int) -> Iterat
 
 def probe(task: tasks.Task, encoder: torch.nn.Module) -> float:
     """Return the accuracy on valid of logistic regression on the frozen features of all training rows, in percent."""
-    features = {split: labelled_features(task, encoder, task.table(split)) for split in ("train", "valid")}
-    features["test"] = features["valid"]
+    features = all_features(task, encoder, every_layer=False)
     rows = np.arange(len(features["train"][1]))
     return linear_probe(features, rows, ProbeConfig(seeds=(0,), penalties=(0.1,)))["valid"]
 
@@ -85,20 +83,20 @@ def reached(points: list[Point], accuracy: float) -> Point | None:
     return next((point for point in points if point.accuracy >= accuracy), None)
 
 
-def main(name: str, seeds: str = "3", probes: str = "6") -> None:
+def main(name: str, seeds: int = 3, probes: int = 6) -> None:
     """Train both versions with every seed, and print."""
     training.pick_device()
     task = tasks.read_task(name)
-    curves = {(version, seed): [] for seed in range(int(seeds)) for version in VERSIONS}
+    curves = {(version, seed): [] for seed in range(seeds) for version in VERSIONS}
     for (version, seed), points in curves.items():
-        for point in probed_run(task, version, seed, int(probes)):
+        for point in probed_run(task, version, seed, probes):
             points.append(point)
             print(
                 f"version {version} seed {seed}: {point.update:5d} updates {point.seconds:6.1f} CPU-s "
                 f"{point.operations / 1e12:7.3f} TFLOP  {point.accuracy:5.1f} %",
                 flush=True,
             )
-    summarise(curves, int(seeds))
+    summarise(curves, seeds)
 
 
 def summarise(curves: dict[tuple[int, int], list[Point]], seeds: int) -> None:
@@ -126,4 +124,4 @@ def summarise(curves: dict[tuple[int, int], list[Point]], seeds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    runner.call(main)

@@ -71,8 +71,10 @@ def convert(hint: Any, value: object, where: str) -> Any:
 
 def choose(members: list[type], value: object, where: str) -> type:
     """Return the one of several dataclasses whose field ``kind``, a Literal, holds the ``kind`` of ``value``."""
-    if len(members) == 1 or isinstance(value, tuple(members)):
-        return members[0] if len(members) == 1 else type(value)
+    if len(members) == 1:
+        return members[0]
+    if isinstance(value, tuple(members)):
+        return type(value)
     kinds = {typing.get_args(typing.get_type_hints(member)["kind"])[0]: member for member in members}
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if kind not in kinds:

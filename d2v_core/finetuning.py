@@ -83,6 +83,8 @@ class FinetuneConfig:
         for name in ("mix", "mix_waves"):
             fits = self.head.kind not in ("ctc", "score") or not getattr(self, name)
             require(fits, f"{name} needs a head of classes; set it to null for {self.head.kind!r}.")
+        whole = self.head.kind != "ctc" or self.augment is None
+        require(whole, "augment must be null for the head 'ctc', whose transcripts are of whole items.")
 
 
 def finetuned_setup(setup: Setup, config: FinetuneConfig) -> Setup:
@@ -141,10 +143,7 @@ def finetune(
     def blend(inputs: dict[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
         if config.mix_waves:
             return mix_waves(inputs, len(table.classes), rng, config.mix_waves)
-        if config.mix is None:
-            return {}
-        images, targets = mix(inputs["inputs"], inputs["labels"], len(table.classes), rng, config.mix)
-        return {"inputs": images, "labels": targets}
+        return mix(inputs, len(table.classes), rng, config.mix) if config.mix else {}
 
     return fit_resumably(model, make, order, config.loop, config.optimizer, seed, state, ranks, stop)
 

@@ -11,7 +11,7 @@ from d2v_core.data.table import Table
 from d2v_core.errors import UserError
 from d2v_core.model.encoder import Inputs
 from d2v_core.model.joint import Joint
-from d2v_core.pretraining import PretrainConfig, Source, make_model, prepare_blocks
+from d2v_core.pretraining import PretrainConfig, Source, make_model
 from d2v_core.setup import Setup
 from d2v_core.training.loop import LoopConfig, Step
 from d2v_core.training.optimizer import OptimizerConfig
@@ -56,7 +56,6 @@ def pretrain_jointly(
         budgets = {name: (sources[name].lengths, member.config.batch) for name, member in members.items()}
         return take_turns(budgets, seed, start)
 
-    prepare_blocks(model.members.values(), loop)
     return model, fit_resumably(model, make, order, loop, rates, seed, state, ranks, stop)
 
 

@@ -1,6 +1,6 @@
 """Self-supervised training of one modality on one table: everything put together, resumable at any update."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,18 +55,8 @@ def pretrain(
     def order(start: Place) -> Iterator[tuple[Batch, Place]]:
         return follow(source.lengths, config.batch, seed, start)
 
-    prepare_blocks([model], config.loop)
     steps = fit_resumably(model, source.batch, order, config.loop, config.optimizer, seed, state, ranks, stop)
     return model, steps
-
-
-def prepare_blocks(models: Iterable[Data2Vec], loop: LoopConfig) -> None:
-    """Set what ``loop`` says of the blocks of students and teachers: compiled, recomputed in the backward pass."""
-    for model in models:
-        model.student.trunk.recompute = loop.recompute
-        if loop.compile:
-            for block in [*model.student.trunk.blocks, *model.teacher.encoder.trunk.blocks]:
-                block.compile()
 
 
 class Source:
@@ -114,7 +104,7 @@ def make_model(setup: Setup, config: PretrainConfig) -> Data2Vec:
         raise UserError(
             f"{setup.name}: objective.views is for version 2, and needed there; version is {setup.version}."
         )
-    if not 0 < config.objective.targets.layers <= setup.trunk.depth:
+    if not 0 < objective.targets.layers <= setup.trunk.depth:
         raise UserError(f"{setup.name}: objective.targets.layers must be in 1-{setup.trunk.depth}, the trunk's depth.")
     if objective.views is None:
         return Data2Vec(setup.encoder(), setup.modality.head(setup.trunk), objective)

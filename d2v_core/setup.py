@@ -1,6 +1,7 @@
 """From a block of parameters to an encoder: the one place where a modality meets the trunk."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -39,9 +40,9 @@ def setup_of(config: Mapping, folder: object) -> Setup:
     try:
         return make_setup(str(config.get("modality")), config, "it")
     except UserError as error:
-        reason = str(error).partition(". ")[0].removesuffix(".").removeprefix("it.").replace("; add it", "")
+        wrong, *_ = re.split(r"; |\. |\.$", str(error).removeprefix("it."))  # without the advice for params.yaml
         raise UserError(
-            f"{folder}/config.json is not of this version of d2v ({reason}); use the version that made it, or train "
+            f"{folder}/config.json is not of this version of d2v ({wrong}); use the version that made it, or train "
             "the run again."
         ) from None
 

@@ -4,7 +4,7 @@ A stage says what it needs with ``meta: {resource: gpu, retries: 2}`` in dvc.yam
 Everything in ``flows`` works on the current directory: the same code runs in any clone.
 """
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,6 +14,8 @@ from typing import Any
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+
+RESOURCES = ("cpu", "gpu")
 
 
 class PlanError(Exception):
@@ -33,7 +35,7 @@ class Stage:
     plots: tuple[str, ...] = ()
 
 
-def plan(targets: Iterable[str] | None = None, resources: Container[str] = ("cpu", "gpu")) -> list[Stage]:
+def plan(targets: Iterable[str] | None = None) -> list[Stage]:
     """Return ``targets`` (all stages if None) and what they depend on, dependencies first.
 
     A target is a stage (``pretrain@speech``) or the name of a group of them (``pretrain``). ``changed`` says that
@@ -52,7 +54,7 @@ def plan(targets: Iterable[str] | None = None, resources: Container[str] = ("cpu
         if changed.intersection(depends_on[name]):
             changed.add(name)
         needs = {"resource": "cpu", "retries": 0} | (nodes[name].meta or {})
-        if needs["resource"] not in resources:
+        if needs["resource"] not in RESOURCES:
             raise PlanError(f"Stage {name!r} needs the resource {needs['resource']!r}; give it cpu or gpu in dvc.yaml.")
         shown = {kind: files(nodes[name], kind) for kind in ("metric", "plot")}
         stages.append(

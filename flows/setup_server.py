@@ -3,7 +3,7 @@
 Running it again changes what differs and nothing else. It needs ``PREFECT_API_URL``.
 """
 
-import sys
+import argparse
 from datetime import timedelta
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -19,13 +19,19 @@ HEARTBEAT = "prefect.flow-run.heartbeat"
 ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
 
 
-def main(places: list[str]) -> None:
-    """Set up the pools ``NAME=LIMIT`` and the automation."""
+def main(pools: list[tuple[str, int]]) -> None:
+    """Set up the ``pools``, (name, limit) each, and the automation."""
     with get_client(sync_client=True) as client:
-        for name, limit in (place.split("=") for place in places):
-            set_up_pool(client, name, int(limit))
+        for name, limit in pools:
+            set_up_pool(client, name, limit)
         if not client.read_automations_by_name(SILENT):
             client.create_automation(silence())
+
+
+def pool(text: str) -> tuple[str, int]:
+    """Return name and limit in ``NAME=LIMIT``; raise ValueError for anything else."""
+    name, limit = text.split("=")
+    return name, int(limit)
 
 
 def set_up_pool(client: SyncPrefectClient, name: str, limit: int) -> None:
@@ -55,4 +61,6 @@ def silence(seconds: float = SECONDS_OF_SILENCE) -> AutomationCore:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(prog="python -m flows.setup_server", description="Pools, and an end to silence.")
+    parser.add_argument("pools", nargs="+", type=pool, metavar="NAME=LIMIT", help="runs at once in a pool: gpu=1")
+    main(parser.parse_args().pools)

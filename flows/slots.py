@@ -1,8 +1,6 @@
 """How many stages run at once, and how they all end with the run: the only state that the tasks of a run share."""
 
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -10,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
-LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+from flows import children
 
 
 class StoppedError(Exception):
@@ -59,7 +56,7 @@ def launch(command: Sequence[str]) -> subprocess.Popen:
     """Start ``command`` with our interpreter's tools and in our process group, so that its signals arrive."""
     tools = str(Path(sys.executable).parent)
     path = os.pathsep.join([tools, os.environ.get("PATH", os.defpath)])
-    return subprocess.Popen(
+    return children.start(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -67,11 +64,4 @@ def launch(command: Sequence[str]) -> subprocess.Popen:
         encoding="utf-8",
         errors="replace",
         env=os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1"},
-        preexec_fn=die_with_parent if LIBC else None,  # noqa: PLW1509 - one system call, which takes no lock
     )
-
-
-def die_with_parent() -> None:
-    """Have the kernel end this process when the thread that started it ends, however it ends."""
-    if LIBC:
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

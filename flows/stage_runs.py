@@ -41,12 +41,11 @@ class Options:
         return {key: value for key, value in self.values.items() if value is not None}
 
 
-def run_stages(targets: list[str] | None, options: Options | None = None) -> State:
+def run_stages(targets: list[str] | None, options: Options) -> State:
     """Run ``targets`` and what they depend on within a flow and say how it went.
 
     What changes params.yaml runs in a workspace of its own, and so does what asks for one.
     """
-    options = options or Options()
     sign()
     try:
         with ExitStack() as stack:
@@ -56,7 +55,7 @@ def run_stages(targets: list[str] | None, options: Options | None = None) -> Sta
                 name = show.key(flow_run.name or "run", (flow_run.id or "")[:8])
                 workspace = stack.enter_context(isolated(name, options.recipe, options.changes, planned))
             stack.enter_context(only_run())
-            stages = plan(targets, resources=("cpu", "gpu"))
+            stages = plan(targets)
             state = run_planned(stages, options)
             if workspace:
                 keep(workspace, state.message or "")

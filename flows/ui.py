@@ -22,7 +22,7 @@ from pathlib import Path
 
 import yaml
 
-from flows.slots import LIBC, die_with_parent
+from flows import children
 
 STATE = Path("state/ui")
 ADDRESS = STATE / "address"
@@ -131,24 +131,13 @@ def reports(arguments: argparse.Namespace) -> str:
 def started(name: str, command: list[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen]:
     """Run ``command`` while the block runs, in a group of its own, with its output in ``state/ui/NAME.log``."""
     with (STATE / f"{name}.log").open("w") as log:
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdout=log,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=die_with_parent if LIBC else None,  # noqa: PLW1509 - one system call, which takes no lock
+        process = children.start(
+            command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
         )
     try:
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(SECONDS_TO_STOP)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        children.stop(process, SECONDS_TO_STOP)
 
 
 def run(command: list[str], environment: Mapping[str, str]) -> None:

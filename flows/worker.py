@@ -5,10 +5,10 @@ holds its place in the pool. This one starts Prefect's own and looks, now and th
 runs of its machine whose process is gone: they are crashed, and the next one goes on from the last checkpoint.
 """
 
+import argparse
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Crashed
 
-from flows.slots import LIBC, die_with_parent
+from flows import children
 
 SECONDS_BETWEEN_LOOKS = 15
 SECONDS_TO_STOP = 20
@@ -29,35 +29,21 @@ UNFINISHED = ["RUNNING", "PENDING", "CANCELLING"]
 GONE = "Its process ended without a word; a new run goes on from the last checkpoint."
 
 
-def main(pool: str, *options: str) -> None:
-    """Run a worker of ``pool`` with Prefect's own ``options`` until SIGINT or SIGTERM."""
+def main(pool: str, options: list[str]) -> None:
+    """Run a worker of ``pool`` with ``options`` of Prefect's own until SIGINT or SIGTERM."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
     look(pool)
-    worker = subprocess.Popen(
-        ["prefect", "worker", "start", "--pool", pool, *options],
-        env=os.environ | {"PREFECT_PLUGINS_ENABLED": "0"},
-        start_new_session=True,
-        preexec_fn=die_with_parent if LIBC else None,  # noqa: PLW1509 - one system call, which takes no lock
-    )
+    command = ["prefect", "worker", "start", "--pool", pool, *options]
+    worker = children.start(command, env=os.environ | {"PREFECT_PLUGINS_ENABLED": "0"}, start_new_session=True)
     try:
         while worker.poll() is None:
             time.sleep(SECONDS_BETWEEN_LOOKS)
             look(pool)
         sys.exit(worker.returncode)
     finally:
-        stop(worker)
+        children.stop(worker, SECONDS_TO_STOP)
         look(pool)
-
-
-def stop(worker: subprocess.Popen) -> None:
-    """End ``worker``, with force where it takes too long."""
-    worker.terminate()
-    try:
-        worker.wait(SECONDS_TO_STOP)
-    except subprocess.TimeoutExpired:
-        worker.kill()
-        worker.wait()
 
 
 def look(pool: str) -> None:
@@ -94,4 +80,7 @@ def alive(process: str) -> bool:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(prog="python -m flows.worker", description="A worker of one pool.")
+    parser.add_argument("pool", help="the pool, such as gpu")
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="for `prefect worker start`, such as --name NAME")
+    main(**vars(parser.parse_args()))

@@ -1,6 +1,7 @@
 """Stage ``decode``: transcripts by beam search with a language model, scored in detail beside the greedy ones."""
 
 import json
+from dataclasses import asdict
 
 import torch
 
@@ -24,7 +25,7 @@ def main(name: str) -> None:
     listed: dict[str, list[dict]] = {"decoded": [], "worst": []}
     for origin in ORIGINS:
         weights = read_weights(name, origin)
-        metrics[origin] = {"weights": weights.__dict__}
+        metrics[origin] = {"weights": asdict(weights)}
         for split in SPLITS:
             runs = [decode(config, task, origin, seed, split, weights) for seed in task.train.seeds]
             metrics[origin][split] = {

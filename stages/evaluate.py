@@ -8,7 +8,7 @@ from torch import Tensor
 
 from d2v_core.data.table import Table
 from stages import runner, tasks, training
-from stages.metrics import average_precision, class_scores, ranking
+from stages.metrics import average_precisions, class_scores, rank
 from stages.paths import METRICS, PLOTS
 from stages.tasks import ORIGINS, Task
 
@@ -35,8 +35,7 @@ def main(name: str) -> None:
             table = task.table(split)
             runs = [run(task, origin, seed, table) for seed in task.train.seeds]
             scorings = [task.scoring(table, each.logits, each.ranked) for each in runs]
-            again = [scoring.again() for scoring in scorings]
-            metrics[origin][split] = tasks.spread_over_seeds([scoring.once() for scoring in scorings], again)
+            metrics[origin][split] = tasks.spread_with_bounds(scorings)
         answers += [{"origin": origin, **row} for row in answered(task, table, runs)]
         classes += [{"origin": origin, **row} for row in by_class(task, table, runs)]
     training.write_json(METRICS / name / "evaluate.json", metrics)
@@ -80,10 +79,10 @@ def by_tag(task: Task, table: Table, runs: Sequence[Run]) -> list[dict[str, obje
     labelled, truths = truths.any(axis=1), truths[truths.any(axis=1)]
     logits = [np.stack(each.logits)[labelled] for each in runs]
     scores = class_scores(np.concatenate([truths] * len(runs)), np.concatenate(logits) > 0, task.symbols)
-    every = np.ones(len(truths))
-    for number, row in enumerate(scores):
-        found = [average_precision(ranking(truths[:, number], values[:, number]), every) for values in logits]
-        row["average_precision"] = f"{100 * np.mean(found):.2f}"
+    once = np.ones((len(truths), 1))
+    precisions = np.mean([average_precisions(rank(truths, values), once)[:, 0] for values in logits], axis=0)
+    for row, precision in zip(scores, precisions, strict=True):
+        row["average_precision"] = f"{100 * precision:.2f}"
     return scores
 
 

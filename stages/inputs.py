@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from d2v_core.errors import Dropped, UserError
 from stages import sources
-from stages.archives import DAMAGE, unpacked
+from stages.archives import unpacked
 from stages.layouts import Record
 from stages.layouts.files import ARRAYS, AUDIO, DOCUMENTS, IMAGES
 
@@ -61,15 +61,18 @@ def given(names: Sequence[str]) -> Iterator[str]:
 
 
 def files(names: Iterator[str] | Sequence[str], suffixes: Sequence[str]) -> Iterator[str | Input]:
-    """Yield the location of every file, and an Input with the reason for a folder or archive that holds none."""
+    """Yield the location of every file, and an Input with the reason for a folder or archive that holds none.
+
+    A name that ends in ``/`` is a folder, also at a URL; what is inside an archive is named ``ARCHIVE.tar!/MEMBER``.
+    """
     for name in names:
-        if not os.path.isdir(name) and not name.lower().endswith(sources.ARCHIVES):
+        if not os.path.isdir(name) and not name.lower().endswith((*sources.ARCHIVES, "/")):
             yield name
             continue
         try:
             found = [place for place in sources.listing(name).values() if place.lower().endswith(tuple(suffixes))]
-        except (UserError, *DAMAGE) as error:
-            yield Input(name, None, Dropped("unreadable", str(error).rstrip(".")))
+        except Exception as error:  # file systems behind URLs raise anything
+            yield Input(name, None, unreadable(error))
             continue
         yield from found
         if not found:
@@ -81,9 +84,16 @@ def texts(location: str, pairs: bool) -> Iterator[Input]:
     try:
         for number, line in enumerate(open_lines(location), 1):
             yield Input(location, number, read_line(line.rstrip(b"\r\n"), pairs))
-    except (OSError, Dropped, *DAMAGE) as error:
-        reason = error if isinstance(error, Dropped) else Dropped("unreadable", f"{type(error).__name__}: {error}")
-        yield Input(location, None, reason)
+    except Exception as error:  # file systems behind URLs raise anything
+        yield Input(location, None, unreadable(error))
+
+
+def unreadable(error: Exception) -> Dropped:
+    """Return why there is nothing at a place that could not be read."""
+    if isinstance(error, Dropped):
+        return error
+    said = str(error).rstrip(".") if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return Dropped("unreadable", said)
 
 
 def open_lines(location: str) -> BinaryIO:

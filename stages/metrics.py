@@ -1,11 +1,15 @@
-"""Scores in percent, of all rows or of rows drawn again (``stages.intervals``): thousands of times, so by numpy alone.
+"""Scores in percent, of all rows or of rows drawn again (``stages.intervals``): thousands of times, so in whole arrays.
 
-B samples · C classes
+B samples · C classes · N draws of rows · S stretches of rows
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from stages.intervals import Scores, Scoring
 from stages.transcript_scores import error_rates
@@ -66,43 +70,81 @@ def tag_scores(truths: np.ndarray, logits: np.ndarray) -> Scoring:
 
     Classes without a row are left out.
     """
-    ranked = [ranking(truths[:, number], logits[:, number]) for number in range(truths.shape[1])]
+    ranked = rank(truths, logits)
+
+    def scores(weights: np.ndarray) -> dict[str, np.ndarray]:
+        return {"mean_average_precision": 100 * np.nanmean(average_precisions(ranked, weights), axis=0)}
 
     def score(rows: np.ndarray) -> Scores:
         weights = np.bincount(rows, minlength=len(truths))
-        found = [average_precision(each, weights) for each in ranked]
-        return {"mean_average_precision": 100 * float(np.nanmean(found))}
+        return {name: float(values[0]) for name, values in scores(weights[:, None]).items()}
 
-    return Scoring(len(truths), score)
+    return Scoring(len(truths), score, scores)
 
 
-def ranking(truths: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return what ``average_precision`` needs, for rows [B] that are right or not and their logits [B].
+@dataclass(frozen=True)
+class Ranked:
+    """The rows of every class, best first, in stretches that end with the rows of equal logits of a right one.
 
-    It is the order of rows, best first, down to the last right one; the places of the right ones in it; where rows of
-    higher logits than those of the next right ones begin; and for every right one in which of these stretches it is,
-    and the last one that is in the same: rows of equal logits count together.
+    ``rows`` int32 are those of all classes down to their last right one, and ``begins`` [S] is where stretches begin
+    in it; ``right`` and ``right_begins`` are the same of the right rows alone. The stretches of each class begin at
+    ``classes`` [C], and ``class_of`` [S] is a stretch's class. Rows of equal logits count together.
     """
-    order = np.argsort(-logits, kind="stable")
-    places, falling = np.flatnonzero(truths[order]), -logits[order]
-    ends, stretches = np.unique(np.searchsorted(falling, falling[places], side="right"), return_inverse=True)
-    last = np.searchsorted(places, ends) - 1
-    return order[: ends.max(initial=0)], places, np.append(0, ends[:-1]), stretches, last[stretches]
+
+    rows: Tensor
+    begins: Tensor
+    right: Tensor
+    right_begins: Tensor
+    classes: Tensor
+    class_of: Tensor
 
 
-def average_precision(ranked: tuple[np.ndarray, ...], weights: np.ndarray) -> float:
-    """Return the mean over right rows of the precision down to them; rows count ``weights`` [B] times each.
+def rank(truths: np.ndarray, logits: np.ndarray) -> Ranked:
+    """Return what ``average_precisions`` needs of rows that are right or not, [B, C] bool, and their logits [B, C]."""
+    parts: list[list[np.ndarray]] = [[] for _ in range(4)]
+    stretches = []
+    for right, column in zip(truths.T, logits.T, strict=True):
+        order = np.argsort(-column, kind="stable")
+        places, falling = np.flatnonzero(right[order]), -column[order]
+        ends, firsts = np.unique(np.searchsorted(falling, falling[places], side="right"), return_index=True)
+        lengths, counts = np.diff(ends, prepend=0), np.diff(firsts, append=len(places))
+        for part, values in zip(parts, (order[: lengths.sum()], lengths, order[places], counts), strict=True):
+            part.append(values.astype(np.int32))
+        stretches.append(len(ends))
+    rows, down_to, right_rows, right_counts = (torch.from_numpy(np.concatenate(part)) for part in parts)
+    sizes = torch.tensor(stretches, dtype=torch.int32)
+    class_of = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+    return Ranked(rows, beginnings(down_to), right_rows, beginnings(right_counts), beginnings(sizes), class_of)
 
-    NaN when none is right.
+
+def beginnings(lengths: Tensor) -> Tensor:
+    """Return where parts of such lengths [parts], one behind the other, begin."""
+    return (lengths.cumsum(0) - lengths).int()
+
+
+def average_precisions(ranked: Ranked, weights: np.ndarray) -> np.ndarray:
+    """Return, for every class, the mean over right rows of the precision down to them, [C, N] float64.
+
+    Row b counts ``weights[b, n]`` times in draw n; NaN where no right row counts.
     """
-    order, places, starts, stretches, last = ranked
-    weights = weights.take(order)
-    found = weights[places]
-    if not found.any():
-        return float("nan")
-    above = np.add.reduceat(weights, starts).cumsum()
-    precision = found.cumsum()[last] / np.maximum(above[stretches], 1)
-    return float(found @ precision / found.sum())
+    counts = torch.from_numpy(weights).float()
+    everything = torch.arange(len(ranked.class_of), dtype=torch.int32)
+    found = sums(counts, ranked.right, ranked.right_begins).double()
+    above = running(sums(counts, ranked.rows, ranked.begins).double(), ranked)
+    precision = running(found, ranked) / above.clamp(min=1)
+    total = sums(found, everything, ranked.classes)
+    return (sums(found * precision, everything, ranked.classes) / total).numpy()
+
+
+def sums(values: Tensor, rows: Tensor, begins: Tensor) -> Tensor:
+    """Return the sums [parts, N] of values [B, N] at ``rows``, of which a part begins at each of ``begins``."""
+    return F.embedding_bag(rows, values, begins, mode="sum")
+
+
+def running(values: Tensor, ranked: Ranked) -> Tensor:
+    """Return the sums of values [S, N] of stretches down to each in its class."""
+    total = torch.cat([values.new_zeros(1, values.shape[1]), values.cumsum(0)])
+    return total[1:] - total[ranked.classes][ranked.class_of]
 
 
 def class_scores(

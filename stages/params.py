@@ -14,7 +14,7 @@ from d2v_core.errors import UserError
 T = TypeVar("T")
 
 PATH = Path("params.yaml")
-BLOCKS: dict[str, dict[str, type]] = {  # what every block of these groups may hold
+BLOCKS: dict[str, dict[str, type]] = {  # what every block of these groups may hold; {}: its stage alone says so
     "modalities": {
         "version": int,
         "corpus": Mapping,
@@ -26,20 +26,10 @@ BLOCKS: dict[str, dict[str, type]] = {  # what every block of these groups may h
     },
     "joint": {"members": list, "trunk": Mapping, "optimizer": Mapping, "loop": Mapping},
     "labelled": {"modality": str, "corpus": Mapping},
-    "language": {"modality": str, "table": str, "unit": str, "order": int, "text": str},
-    "decoding": {
-        "task": str,
-        "language_model": str,
-        "unit": str,
-        "unknown_score": object,
-        "beam": Mapping,
-        "tune": Mapping,
-        "worst": int,
-        "resamples": int,
-    },
     "tasks": {"modality": str, "table": str, "pretrained": str, "train": Mapping, "probe": Mapping},
+    "language": {},
+    "decoding": {},
 }
-
 
 SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -72,11 +62,11 @@ def check(values: Mapping, path: Path) -> None:
     for group, kinds in BLOCKS.items():
         for name, block in mapping(values.get(group) or {}, f"{path}: {group}").items():
             where = f"{path}: {group}.{name}"
-            check_keys(mapping(block, where), kinds, where)
-            for key, value in block.items():
-                inner = f"{where}.{key}"
-                if kinds[key] is not object:
-                    mapping(value, inner) if kinds[key] is Mapping else convert(kinds[key], value, inner)
+            check_keys(mapping(block, where), kinds or block, where)
+            for key, kind in kinds.items():
+                if key in block:
+                    inner = f"{where}.{key}"
+                    mapping(block[key], inner) if kind is Mapping else convert(kind, block[key], inner)
 
 
 def mapping(value: object, where: str) -> Mapping:
@@ -108,9 +98,13 @@ def modality(name: str, version: int | None = None, path: Path = PATH) -> dict:
     for key in ("version", "table", "model", "pretrain"):
         if key not in block:
             raise UserError(f"{path}: modalities.{name}.{key} is missing; add it.")
-    block["version"] = version or block["version"]
-    changes = block.pop("v2", None) or {}
-    return merge(block, changes) if block.get("version") == 2 else block
+    return of_version(block, version or block["version"])
+
+
+def of_version(block: Mapping, version: int) -> dict:
+    """Return the block of a modality as ``version`` has it: for version 2 with ``v2`` laid over the rest."""
+    first = {key: value for key, value in block.items() if key != "v2"} | {"version": version}
+    return merge(first, block.get("v2") or {}) if version == 2 else first
 
 
 def merge(base: Mapping, changes: Mapping) -> dict:

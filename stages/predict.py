@@ -179,4 +179,4 @@ def texts(item: Input) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    runner.run(main)
+    runner.run(main, options=True)

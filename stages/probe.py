@@ -20,12 +20,14 @@ from d2v_core.finetuning import RegulariseConfig
 from d2v_core.model.encoder import Encoder
 from stages import params, runner, tasks, training
 from stages.finetune import train
+from stages.intervals import Scoring
 from stages.paths import METRICS
 from stages.tasks import Task
 
 WHOLE = RegulariseConfig(dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, layer_drop=0.0, drop_path=0.0)
 SPLITS = ("valid", "test")
 Features = Mapping[str, tuple[np.ndarray, np.ndarray]]
+Hits = dict[str, np.ndarray]  # split → whether the answers to its rows are right, [rows] bool
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def main(name: str) -> None:
     config = params.read(ProbeConfig, f"tasks.{name}.probe")
     probe = probe_head if task.transcribes or task.measures or task.tags else probe_classes
     metrics = {
-        origin: {split: tasks.spread_over_seeds([result[split] for result in results]) for split in SPLITS}
+        origin: {split: tasks.spread_with_bounds([result[split] for result in results]) for split in SPLITS}
         for origin in ("pretrained", "random")
         for results in [[probe(task, config, origin, seed) for seed in config.seeds]]
     }
@@ -73,8 +75,8 @@ def read_frozen_task(name: str) -> Task:
     return replace(task, train=train)
 
 
-def probe_head(task: Task, config: ProbeConfig, origin: str, seed: int) -> dict[str, dict[str, float]]:
-    """Return the scores of the task's own head, trained over a frozen encoder, per split."""
+def probe_head(task: Task, config: ProbeConfig, origin: str, seed: int) -> dict[str, Scoring]:
+    """Return how the task's own head, trained over a frozen encoder, is scored, per split."""
     torch.manual_seed(seed)
     task = tasks.starting_from(task, origin)
     head = replace(task.train.head, freeze=config.updates, layers=config.layers)
@@ -83,27 +85,33 @@ def probe_head(task: Task, config: ProbeConfig, origin: str, seed: int) -> dict[
     probing = replace(task, train=replace(task.train, head=head, loop=loop, optimizer=optimizer))
     model = tasks.first_model(probing, origin, head)
     train(probing, model, seed, f"probe-{task.name}-{origin}")
-    return {split: task.scores(model, task.table(split)) for split in SPLITS}
+    return {split: task.scored(model, task.table(split)) for split in SPLITS}
 
 
-def probe_classes(task: Task, config: ProbeConfig, origin: str, seed: int) -> dict[str, dict[str, float]]:
-    """Return the accuracies of linear probes with few and with all labels, and of nearest neighbours, per split."""
+def probe_classes(task: Task, config: ProbeConfig, origin: str, seed: int) -> dict[str, Scoring]:
+    """Return how linear probes with few and with all labels and nearest neighbours are scored, per split."""
     torch.manual_seed(seed)
     task = tasks.starting_from(task, origin)
     encoder = task.setup.encoder()
     if origin == "pretrained":
         tasks.load_pretrained(task, encoder)
     last = found = all_features(task, encoder, every_layer=False)
-    linear = linear_probe
+    linear = linear_hits
     if config.layers == "weighted":
-        found, linear = all_features(task, encoder, every_layer=True), weighted_probe
+        found, linear = all_features(task, encoder, every_layer=True), weighted_hits
     few = few_rows(found["train"][1], config.per_class, seed)
     probes = {
         "linear_few": linear(found, few, config),
         "linear_all": linear(found, np.arange(len(found["train"][1])), config),
-        "neighbours": neighbour_probe(last, config),
+        "neighbours": neighbour_hits(last, config),
     }
-    return {split: {name: score[split] for name, score in probes.items()} for split in SPLITS}
+    return {split: accuracies({name: hits[split] for name, hits in probes.items()}) for split in SPLITS}
+
+
+def accuracies(hits: Mapping[str, np.ndarray]) -> Scoring:
+    """Return how probes are scored in percent, from which rows each of them has right, [rows] bool."""
+    count = len(next(iter(hits.values())))
+    return Scoring(count, lambda rows: {name: 100 * float(right[rows].mean()) for name, right in hits.items()})
 
 
 def all_features(task: Task, encoder: Encoder, every_layer: bool) -> Features:
@@ -124,7 +132,12 @@ def few_rows(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
 
 
 def linear_probe(features: Features, rows: np.ndarray, config: ProbeConfig) -> dict[str, float]:
-    """Return accuracies of logistic regression on ``rows``, its penalty chosen on the valid split."""
+    """Return the accuracies in percent of ``linear_hits``."""
+    return {split: 100 * float(right.mean()) for split, right in linear_hits(features, rows, config).items()}
+
+
+def linear_hits(features: Features, rows: np.ndarray, config: ProbeConfig) -> Hits:
+    """Return what logistic regression on ``rows`` has right, its penalty chosen on the valid split."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -135,11 +148,11 @@ def linear_probe(features: Features, rows: np.ndarray, config: ProbeConfig) -> d
         for penalty in config.penalties
     ]
     best = max(fitted, key=lambda model: model.score(*features["valid"]))
-    return {split: 100 * float(best.score(*features[split])) for split in SPLITS}
+    return {split: best.predict(x) == y for split in SPLITS for x, y in [features[split]]}
 
 
-def weighted_probe(features: Features, rows: np.ndarray, config: ProbeConfig) -> dict[str, float]:
-    """Return accuracies of logistic regression on ``rows`` of a learnt average of layers, its penalty chosen on valid.
+def weighted_hits(features: Features, rows: np.ndarray, config: ProbeConfig) -> Hits:
+    """Return what logistic regression on ``rows`` of a learnt average of layers has right, its penalty chosen on valid.
 
     Weights of layers and of classes are learnt together, from the plain average and zero, by L-BFGS; what is penalised
     is that of scikit-learn. Features [rows, layers, D] are standardised by the mean and deviation of ``rows``.
@@ -152,8 +165,8 @@ def weighted_probe(features: Features, rows: np.ndarray, config: ProbeConfig) ->
     x, y = (part[rows] for part in data["train"])
     classes = 1 + int(data["train"][1].max())
     fitted = [fit_weighted(x, y, classes, penalty) for penalty in config.penalties]
-    best = max(fitted, key=lambda model: accuracy(model, *data["valid"]))
-    return {split: accuracy(best, *data[split]) for split in SPLITS}
+    best = max(fitted, key=lambda model: float(hits_of(model, *data["valid"]).mean()))
+    return {split: hits_of(best, *data[split]) for split in SPLITS}
 
 
 def fit_weighted(x: Tensor, y: Tensor, classes: int, penalty: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -178,20 +191,19 @@ def logits(model: Sequence[Tensor], x: Tensor) -> Tensor:
     return F.linear(torch.einsum("l,rld->rd", layers.softmax(dim=0), x), weight, bias)
 
 
-def accuracy(model: Sequence[Tensor], x: Tensor, y: Tensor) -> float:
-    """Return how many of x [rows, layers, D] get their class y [rows], in percent."""
-    return 100 * float((logits(model, x).argmax(dim=1) == y).float().mean())
+def hits_of(model: Sequence[Tensor], x: Tensor, y: Tensor) -> np.ndarray:
+    """Return which of x [rows, layers, D] get their class y [rows], bool."""
+    return (logits(model, x).argmax(dim=1) == y).numpy()
 
 
-def neighbour_probe(features: Features, config: ProbeConfig) -> dict[str, float]:
-    """Return accuracies of the vote of the nearest neighbours by the cosine of centred features."""
+def neighbour_hits(features: Features, config: ProbeConfig) -> Hits:
+    """Return what the vote of the nearest neighbours by the cosine of centred features has right."""
     from sklearn.neighbors import KNeighborsClassifier
 
     x, y = features["train"]
     model = KNeighborsClassifier(min(config.neighbours, len(x)), metric="cosine").fit(x - x.mean(axis=0), y)
-    return {
-        split: 100 * float(model.score(features[split][0] - x.mean(axis=0), features[split][1])) for split in SPLITS
-    }
+    centre = x.mean(axis=0)
+    return {split: model.predict(found - centre) == labels for split in SPLITS for found, labels in [features[split]]}
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ T = TypeVar("T")
 BLOCK = 2**24  # samples decoded at a time; MP3 loses some at every stop, and a row is far shorter
 UNKNOWN = 2**62  # samples: what libsndfile says of a stream without a length is above this
 STRETCH = 2**20  # characters of a text encoded at a time
+LEFT_OUT = "\x0b\x1c\x1d\x1e\x1f\x85"  # white space that sentencepiece deletes
 COMPRESSED = (".gz", ".zst")
 
 
@@ -212,29 +213,34 @@ def load_pieces(path: Path) -> Any:
 def encode_document(text: str, vocabulary: Path) -> np.ndarray:
     """Return the ids [tokens] of a document's paragraphs, each closed by the end symbol."""
     ids = array("q")
-    paragraphs = [spaced(part) for part in re.split(r"\n\s*\n", text) if part and not part.isspace()]
-    for part in closed(paragraphs, vocabulary):
+    for part in closed(paragraphs(text, vocabulary), vocabulary):
         ids.fromlist(part)
     return np.array(ids, np.int64)
 
 
-def closed(paragraphs: Sequence[str], vocabulary: Path) -> Iterator[list[int]]:
+def paragraphs(text: str, vocabulary: Path) -> list[str]:
+    """Return what stands between empty lines, to be read with one space for every run of white space.
+
+    Sentencepiece reads it so by itself, but for some marks that it leaves out; a long paragraph has to be cut before.
+    """
+    for mark in LEFT_OUT:
+        text = text.replace(mark, " ")
+    parts = [part for part in re.split(r"\n\s*\n", text) if part and not part.isspace()]
+    if max(map(len, parts), default=0) > STRETCH or (vocabulary / tokenizer.FILE).exists():
+        return [re.sub(r"\s+", " ", part.strip()) for part in parts]
+    return parts
+
+
+def closed(parts: Sequence[str], vocabulary: Path) -> Iterator[list[int]]:
     """Yield the ids of paragraphs, each closed by the end symbol; where one is long, a stretch at a time."""
-    if max(map(len, paragraphs), default=0) <= STRETCH:
-        for ids in encode(paragraphs, vocabulary):
-            yield from (ids, [END])
+    if max(map(len, parts), default=0) <= STRETCH:
+        for ids in encode(parts, vocabulary):
+            ids.append(END)
+            yield ids
         return
-    for paragraph in paragraphs:
+    for paragraph in parts:
         yield from (encode([part], vocabulary)[0] for part in stretches(paragraph, STRETCH))
         yield [END]
-
-
-def spaced(paragraph: str) -> str:
-    """Return ``paragraph`` with one space for every run of white space."""
-    line = paragraph.replace("\n", " ").strip()
-    if "  " not in line and line.isprintable():  # no white space but the space is printable
-        return line
-    return " ".join(line.split()) if len(line) <= STRETCH else re.sub(r"\s+", " ", line)
 
 
 def stretches(paragraph: str, longest: int) -> Iterator[str]:

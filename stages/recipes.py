@@ -116,9 +116,9 @@ def apply(recipes: list[Recipe], path: Path) -> int:
         wanted = params.merge(wanted, recipe.changes)
     document = parse(path.read_text(encoding="utf-8"), path)
     count = settle(document, wanted)
-    text = io.StringIO()
-    editor().dump(document, text)
     if count:
+        text = io.StringIO()
+        editor().dump(document, text)
         with publish(path) as temporary:
             temporary.write_text(text.getvalue(), encoding="utf-8")
     return count

@@ -9,9 +9,10 @@ from itertools import islice
 
 import torch
 
-from d2v_core.config import build, convert
+from d2v_core.config import build
 from d2v_core.data import table as tables
 from d2v_core.data.order import follow
+from d2v_core.errors import UserError
 from d2v_core.pretraining import PretrainConfig, Source, make_model
 from d2v_core.training import checkpoint
 from d2v_core.training.optimizer import make_optimizer
@@ -19,8 +20,10 @@ from stages import params, runner, training
 from stages.paths import TABLES
 
 
-def main(name: str, update: str) -> None:
+def main(name: str, update: int) -> None:
     """Print rows, sizes, finiteness and loss of every batch of the update that was numbered ``update``, from 0."""
+    if update < 0:
+        raise UserError(f"updates are numbered from 0; there is none with the number {update}.")
     setup, seed = training.read_setup(name), params.get("seed")
     config = build(PretrainConfig, params.modality(name)["pretrain"], f"{params.PATH}: modalities.{name}.pretrain")
     table = tables.Table(TABLES / name, "train", setup.modality.columns, setup.config.table)
@@ -32,7 +35,7 @@ def main(name: str, update: str) -> None:
     folder = training.state_folder(f"pretrain-{name}", identity)
     place = checkpoint.restore(folder, model, make_optimizer(model, config.optimizer)) or {"update": 0}
     print(f"weights of update {place['update']}")
-    first = convert(int, int(update), "UPDATE") * config.loop.accumulate
+    first = update * config.loop.accumulate
     order = follow(source.lengths, config.batch, seed, {})
     for number, (batch, _) in enumerate(islice(order, first, first + config.loop.accumulate), first):
         torch.manual_seed(seed * 1_000_003 + number)

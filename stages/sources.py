@@ -5,7 +5,6 @@ A location is a plain string, so that records can be pickled and written down: a
 of ``.jsonl`` is the byte at which its line begins. Archives and tables are indexed once per process.
 """
 
-import hashlib
 import io
 import os
 import re
@@ -16,6 +15,8 @@ from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
+
+from blake3 import blake3
 
 from d2v_core.errors import Dropped, UserError
 from stages.archives import DAMAGE, Archive, unpacked
@@ -220,10 +221,10 @@ def size(location: str) -> int:
 
 
 def digest(location: str) -> str:
-    """Return the SHA-256 of the bytes at ``location``, in hexadecimal; files are read in blocks."""
+    """Return the BLAKE3 digest of the bytes at ``location``, in hexadecimal; files are read in blocks."""
     if as_member(location) or as_cell(location):
-        return hashlib.sha256(open_bytes(location)).hexdigest()
-    found = hashlib.sha256()
+        return blake3(open_bytes(location)).hexdigest()
+    found = blake3()
     with open_file(location) as file:
         while block := file.read(BLOCK):
             found.update(block)

@@ -127,10 +127,10 @@ class Task:
             return regression_scores(right, [best[0] for best in given])
         return classification_scores(right, given, self.symbols)
 
-    def scores(self, model: Supervised, table: Table) -> Scores:
-        """Return the task's metrics of ``model`` in percent."""
+    def scored(self, model: Supervised, table: Table) -> Scoring:
+        """Return how ``model`` is scored."""
         logits = list(self.logits(model, table))
-        return self.scoring(table, logits, self.words(logits)).once()
+        return self.scoring(table, logits, self.words(logits))
 
     def model(self, head: HeadConfig | None = None) -> Supervised:
         """Return a new model for the task with random weights."""
@@ -219,6 +219,11 @@ def load_finetuned(task: Task, origin: str, seed: int) -> tuple[Task, Supervised
     model = task.model()
     fill(model, read_weights(folder), folder)
     return task, model
+
+
+def spread_with_bounds(scorings: Sequence[Scoring]) -> dict[str, dict[str, object]]:
+    """Return ``spread_over_seeds`` of the scorings of every seed, with the bounds of the means."""
+    return spread_over_seeds([scoring.once() for scoring in scorings], [scoring.again() for scoring in scorings])
 
 
 def spread_over_seeds(

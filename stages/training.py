@@ -24,7 +24,7 @@ from d2v_core.training import checkpoint, ranks
 from d2v_core.training.loop import Step
 from d2v_core.training.monitor import alarms
 from d2v_core.training.ranks import ALONE, Ranks
-from stages import params
+from stages import params, runner
 from stages.paths import STATE
 from stages.progress import track
 
@@ -53,9 +53,8 @@ def gather(divisible: bool = True) -> Ranks:
     """
     processes = params.get("processes", int)
     if processes > 1 and divisible and "WORLD_SIZE" not in os.environ:
-        spec = sys.modules["__main__"].__spec__
-        assert spec is not None, "stages are run by python -m"
-        os.execv(sys.executable, [sys.executable, "-m", "stages.launch", str(processes), spec.name, *sys.argv[1:]])
+        started = [sys.executable, "-m", "stages.launch", str(processes), runner.program(), *sys.argv[1:]]
+        os.execv(sys.executable, started)
     return ranks.join()
 
 

@@ -6,6 +6,7 @@ import tomllib
 
 import pytest
 
+import d2v_core
 from tests.tiny import ROOT
 
 IMPORTED_AS = {
@@ -47,7 +48,12 @@ def test_a_dependency_is_imported(package):
     assert found.returncode == 0, f"nothing imports {module}; drop {package}"
 
 
+def test_the_newest_changes_are_those_of_this_version():
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    assert re.search(r"^## (\S+)", changes, re.MULTILINE)[1] == d2v_core.__version__
+
+
 def test_the_library_asks_for_a_part_of_what_the_project_asks_for():
     assert set(LIBRARY["dependencies"]) <= set(PROJECT["dependencies"])
     assert LIBRARY["requires-python"] == PROJECT["requires-python"]
-    assert LIBRARY["version"] == PROJECT["version"]
+    assert PROJECT["dynamic"] == LIBRARY["dynamic"] == ["version"]  # of d2v_core

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 
+import d2v_core
 from tests.tiny import ROOT, environment, small_params
 
 
@@ -14,7 +15,7 @@ def test_the_wheel_trains_and_loads_without_the_project(tmp_path):
     built = subprocess.run(build, capture_output=True, text=True, check=False, env=environment())
     assert built.returncode == 0, built.stdout + built.stderr
     assert len(list(tmp_path.glob("d2v_core-*.tar.gz"))) == 1
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+    with zipfile.ZipFile(next(tmp_path.glob(f"d2v_core-{d2v_core.__version__}-*.whl"))) as wheel:
         names = wheel.namelist()
         wheel.extractall(tmp_path / "installed")
     assert {"d2v_core/interop/remote/modeling_data2vec2.py", "d2v_core/py.typed"} <= set(names)

@@ -15,6 +15,12 @@ from tests.tiny import ROOT, contents, environment, small_params
 
 PULSE = re.search(r"```python\n(.*?)```", (ROOT / "docs/new-modality.md").read_text(), re.DOTALL)[1]
 
+EVERY_STAGE = """
+from stages import prepare, pretrain, probe, vocabulary
+for stage, name in ((vocabulary, "pulse"), (prepare, "pulse"), (pretrain, "pulse"), (probe, "beats")):
+    stage.main(name)
+"""
+
 
 def pulse_blocks(params: dict) -> dict:
     """Return ``params`` with pulses and a task on them, and nothing else."""
@@ -64,9 +70,7 @@ def call(tree: Path, *command: str) -> str:
 
 def test_one_file_and_one_block_are_a_modality(tree):
     source = {name: content for name, content in contents(tree).items() if name.endswith(".py")}
-    for stage in ("vocabulary pulse", "prepare pulse", "pretrain pulse", "probe beats"):
-        name, argument = stage.split()
-        call(tree, sys.executable, "-m", f"stages.{name}", argument)
+    call(tree, sys.executable, "-c", EVERY_STAGE)
     counts = json.loads((tree / "metrics/pulse/counts.json").read_text())
     assert counts["unit"] == "frames"
     assert (counts["seen"], counts["kept"], counts["dropped"]) == (26, 24, {"channels": 1, "unreadable": 1})

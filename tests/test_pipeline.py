@@ -3,17 +3,20 @@
 Speech is left out of params.yaml, so every test here also shows that dvc.yaml follows what is in it.
 """
 
+import csv
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.tiny import ROOT, environment, small_params
+from tests.tiny import ROOT, environment, small_params, words
 
 WHO = {f"GIT_{role}_{what}": "tests@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 STAGES = {
@@ -41,7 +44,7 @@ def run(folder: Path, *command: str) -> str:
         env=environment(PYTHONPATH=str(folder), **WHO),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,  # on a busy machine
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -53,17 +56,17 @@ def commit(folder: Path, message: str) -> None:
     run(folder, "git", "commit", "--quiet", "--message", message)
 
 
-def build(folder: Path) -> None:
-    """Copy the sources to ``folder``, commit them, run the whole pipeline and commit what it changed."""
+def build(folder: Path, params: dict, *targets: str) -> None:
+    """Copy the sources to ``folder``, commit them, run the pipeline to its ``targets`` and commit what it changed."""
     for name in ("d2v_core", "stages"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / ".dvc").mkdir()
     for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/plots.html"):
         shutil.copy(ROOT / name, folder / name)
-    (folder / "params.yaml").write_text(yaml.safe_dump(without_speech(), sort_keys=False))
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     run(folder, "git", "init", "--quiet")
     commit(folder, "Sources")
-    run(folder, "dvc", "repro")
+    run(folder, "dvc", "repro", *targets)
     commit(folder, "Results")
 
 
@@ -77,7 +80,7 @@ def finished(tmp_path_factory) -> Path:
         if not (shared / "pipeline").exists():
             temporary = shared / "pipeline.tmp"
             shutil.rmtree(temporary, ignore_errors=True)
-            build(temporary)
+            build(temporary, without_speech())
             temporary.rename(shared / "pipeline")
     return shared / "pipeline"
 
@@ -155,3 +158,49 @@ def test_an_experiment_changes_numbers_and_runs_what_depends_on_them(repository)
     assert metrics["update"] == 3
     assert 0 < metrics["rate"] < 1e-5
     assert "short" in run(repository, "dvc", "exp", "list", "--name-only")
+
+
+def glue_params(folder: Path) -> dict:
+    """Write a tiny CoLA and RTE as they are downloaded; return parameters with their recipes, small, and text alone."""
+    answers = ("entailment", "not_entailment")
+    for split in ("train", "dev"):
+        for task in ("CoLA", "RTE"):
+            (folder / task).mkdir(parents=True, exist_ok=True)
+        lines = [f"x\t{n % 2}\t\t{words(split, n)}\n" for n in range(40)]
+        (folder / "CoLA" / f"{split}.tsv").write_text("".join(lines))
+        pairs = [f"{n}\t{words(split, n)}\t{words(n, split)}\t{answers[n % 2]}\n" for n in range(40)]
+        (folder / "RTE" / f"{split}.tsv").write_text("index\tsentence1\tsentence2\tlabel\n" + "".join(pairs))
+    params = without_speech()
+    params["modalities"] = {"text": params["modalities"]["text"]}
+    recipes = [yaml.safe_load((ROOT / f"recipes/glue/{name}.yaml").read_text()) for name in ("cola", "rte")]
+    for block in ("labelled", "tasks"):
+        params[block] = {name: content for recipe in recipes for name, content in recipe[block].items()}
+    for name, task in (("cola", "CoLA"), ("rte", "RTE")):
+        params["labelled"][name]["corpus"] |= {"raw": str(folder / task), "holdout": {"valid": 0.0, "test": 0.2}}
+        params["tasks"][name]["train"] |= {"batch": 64, "seeds": [0, 1]}
+        params["tasks"][name]["train"]["loop"] |= {"updates": 4, "log_every": 2}
+    return params
+
+
+@pytest.mark.skipif(not os.environ.get("D2V_NIGHTLY"), reason="takes two minutes; set D2V_NIGHTLY=1")
+def test_the_sweep_of_glue_in_the_docs_is_run_and_averaged(tmp_path):
+    page = (ROOT / "docs/experiments.md").read_text(encoding="utf-8").partition("## GLUE")[2].partition("\n## ")[0]
+    page = page.replace("1e-5,2e-5,4e-5,6e-5", "1e-5,6e-5").replace("1e-5 2e-5 3e-5 4e-5", "1e-5 4e-5")
+    each, together, average = re.findall(r"```(?:sh|python)\n(.*?)```", page, re.DOTALL)
+    repository = tmp_path / "repository"
+    build(repository, glue_params(tmp_path / "glue"), "label@cola", "label@rte", "pretrain@text")
+    for block in (each, together):
+        queue, _, shown = block.partition("dvc exp show")
+        run(repository, "bash", "-ec", f"{{ {queue}}} > {tmp_path}/queue.log 2>&1")  # or the worker holds our pipe open
+        deadline = time.monotonic() + 900
+        while {"Queued", "Running"} & set((status := run(repository, "dvc", "queue", "status")).split()):
+            assert time.monotonic() < deadline, status
+            time.sleep(3)
+        assert "Success" in status, status
+        assert "Failed" not in status, status
+        run(repository, "bash", "-ec", f"dvc exp show{shown}")
+    rows = list(csv.DictReader((repository / "sweep.csv").read_text().splitlines()))
+    scored = [row["metrics/rte/evaluate.json:pretrained.valid.accuracy.mean"] for row in rows]
+    assert sum(score not in ("", "!") for score in scored) == 4
+    found = run(repository, "python", "-c", average)
+    assert all(f"glue-{rate}e-5" in found for rate in (1, 4)), found

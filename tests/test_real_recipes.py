@@ -92,6 +92,14 @@ def test_no_review_for_choosing_shares_words_with_one_to_learn_from():
     assert [row["sentence"] for row in train] == ["something else"]
 
 
+def test_a_phrase_inside_another_sentence_is_left_out():
+    film = "a film so good that nobody forgets it"
+    assert real_corpora.longest(["so good that nobody", film, "what else is there", film]) == [
+        film,
+        "what else is there",
+    ]
+
+
 def test_the_table_over_seeds_pools_the_values_of_all_folders(tmp_path):
     for number in (1, 2, 3):
         scores = {"accuracy": {"mean": number, "values": [number], "deviation": None}}

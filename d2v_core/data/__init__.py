@@ -1,1 +1,1 @@
-"""Rows on disk, the order they come in, the masks over them, and the thread that fetches them."""
+"""Rows on disk, the order they come in, what is hidden, changed or blended of them, and the thread that fetches."""

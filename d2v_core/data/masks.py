@@ -42,20 +42,20 @@ def adjust_count(rng: np.random.Generator, marked: np.ndarray, count: int) -> No
         marked.flat[rng.choice(cells, abs(surplus), replace=False)] = surplus < 0
 
 
-def blocks(rng: np.random.Generator, side: int, count: int, smallest: int, aspect: float = 0.3) -> np.ndarray:
+def rectangles(rng: np.random.Generator, side: int, count: int, smallest: int, aspect: float = 0.3) -> np.ndarray:
     """Return a mask [side·side] bool of at most ``count`` patches, made of rectangles (BEiT; reference 3.4).
 
     ``smallest`` is the least area of a rectangle in patches, ``aspect`` its least ratio of height to width.
     """
     mask = np.zeros((side, side), dtype=bool)
     while (left := count - int(mask.sum())) > 0:
-        if not place_block(rng, mask, left, smallest, aspect):
+        if not place_rectangle(rng, mask, left, smallest, aspect):
             break
     return mask.ravel()
 
 
-def place_block(rng: np.random.Generator, mask: np.ndarray, left: int, smallest: int, aspect: float) -> bool:
-    """Mask one rectangle that adds 1 to ``left`` patches, in ten attempts; tell whether one was found."""
+def place_rectangle(rng: np.random.Generator, mask: np.ndarray, left: int, smallest: int, aspect: float) -> bool:
+    """Mask one rectangle with at least one new patch and at most ``left``; tell whether ten attempts found one."""
     side = len(mask)
     for _ in range(10):
         area = rng.uniform(min(smallest, left), max(smallest, left))
@@ -64,9 +64,9 @@ def place_block(rng: np.random.Generator, mask: np.ndarray, left: int, smallest:
         if height >= side or width >= side:
             continue
         top, start = rng.integers(side - height + 1), rng.integers(side - width + 1)
-        block = mask[top : top + height, start : start + width]
-        if 0 < block.size - block.sum() <= left:
-            block[:] = True
+        rectangle = mask[top : top + height, start : start + width]
+        if 0 < rectangle.size - rectangle.sum() <= left:
+            rectangle[:] = True
             return True
     return False
 

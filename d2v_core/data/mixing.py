@@ -13,6 +13,8 @@ from torch import Tensor
 from d2v_core.config import require
 from d2v_core.errors import UserError
 
+Tensors = dict[str, Tensor]
+
 
 @dataclass(frozen=True)
 class MixConfig:
@@ -52,9 +54,7 @@ def soft(labels: Tensor, classes: int) -> Tensor:
     return labels if labels.ndim == 2 else F.one_hot(labels, classes).float()
 
 
-def mix_waves(
-    batch: dict[str, Tensor], classes: int, rng: np.random.Generator, config: WaveMixConfig
-) -> dict[str, Tensor]:
+def mix_waves(batch: Tensors, classes: int, rng: np.random.Generator, config: WaveMixConfig) -> Tensors:
     """Return what blending changes of a batch: ``inputs`` [B, N], ``lengths`` [B] if there, ``labels`` [B, C] float32.
 
     Every wave gets another one added, by one share r for the whole batch, at unchanged power: r·x + (1 - r)·y, divided
@@ -73,17 +73,14 @@ def mix_waves(
     return blended
 
 
-def mix(
-    images: Tensor, labels: Tensor, classes: int, rng: np.random.Generator, config: MixConfig
-) -> tuple[Tensor, Tensor]:
-    """Return a batch [B, channels, S, S] float32 blended with itself, and its soft targets [B, C] float32.
+def mix(batch: Tensors, classes: int, rng: np.random.Generator, config: MixConfig) -> Tensors:
+    """Return what blending changes of a batch: ``inputs`` [B, channels, S, S] and ``labels`` [B, C], both float32.
 
-    labels [B] int64, or [B, C] float32 of several. All of a batch is blended in one way and by one share. Raises
-    UserError for what is no image.
+    All of a batch is blended in one way and by one share. Raises UserError for what is no image.
     """
+    images, targets, share = batch["inputs"], soft(batch["labels"], classes), 1.0
     if images.ndim != 4:
         raise UserError("train.mix blends images, which this modality does not have; set it to null.")
-    targets, share = soft(labels, classes), 1.0
     if rng.random() < config.probability:
         cutting = rng.random() < config.switch if config.mixup and config.cutmix else bool(config.cutmix)
         parameter = config.cutmix if cutting else config.mixup
@@ -92,7 +89,7 @@ def mix(
             images, share = cut(images, share, rng)
         else:
             images = share * images + (1 - share) * images.flip(0)
-    return images, share * targets + (1 - share) * targets.flip(0)
+    return {"inputs": images, "labels": share * targets + (1 - share) * targets.flip(0)}
 
 
 def cut(images: Tensor, share: float, rng: np.random.Generator) -> tuple[Tensor, float]:

@@ -1,7 +1,7 @@
 """Tables of ready-to-train arrays: sharded, memory-mapped, uncompressed Arrow IPC files.
 
 The *file* format is used because a cut-off *stream* file can read back silently short. A table is a folder with
-``<split>-<shard>.arrow`` and an ``index.json`` that holds each shard's rows and SHA-256.
+``<split>-<shard>.arrow`` and an ``index.json`` that holds each shard's number of rows and digest.
 """
 
 import hashlib
@@ -128,9 +128,10 @@ class Table:
     """One split of a table, read without copying: ``table[row]`` is a mapping of scalars and flat numpy views."""
 
     def __init__(self, folder: Path, split: str, columns: pa.Schema, settings: object = None) -> None:
-        """Map the shards of ``split``; raises UserError for a missing table, an empty split or another schema.
+        """Map the shards of ``split``.
 
-        So does a table that was made with other ``settings``, a modality's TableConfig, where one is given.
+        Raises UserError for a missing table, an empty split or another schema, and for a table that was made with
+        other ``settings``, a modality's TableConfig, where they are given.
         """
         self.folder, self.split = Path(folder), split
         self.index = read_index(self.folder)

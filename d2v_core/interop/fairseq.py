@@ -10,7 +10,7 @@ from torch import Tensor
 from d2v_core.errors import UserError
 from d2v_core.interop import fairseq_speech, fairseq_text, fairseq_v2, fairseq_vision
 from d2v_core.interop.layout import Layout, strip
-from d2v_core.interop.names import Names, find, their_names
+from d2v_core.interop.names import NAMED, Names, find, their_names, to_ours
 from d2v_core.interop.pickles import TorchFile, entries, is_tensor
 from d2v_core.interop.settings import Settings, walk
 from d2v_core.model.supervised import head_layers
@@ -20,7 +20,6 @@ VERSION_1 = (fairseq_speech.LAYOUT, fairseq_text.LAYOUT, fairseq_vision.BEIT, fa
 VERSION_2 = (fairseq_v2.SPEECH, fairseq_v2.IMAGES, fairseq_v2.TEXT)
 TEACHERS = ("_ema", "encoder._ema")
 SYMBOLS = ("task_state", "target_dictionary")
-NAMED = 3  # missing tensors that an error names
 
 
 def read_file(path: Path) -> tuple[dict, dict[str, Tensor]]:
@@ -114,24 +113,8 @@ def gather(
 
     Raises UserError for weights that are missing or have another shape.
     """
-    found, used, missing = {}, set(), []
-    for name, like in wanted.items():
-        sources, _ = their_names(name, names)
-        absent = [source for source in sources if source not in tensors]
-        missing += absent
-        if absent:
-            continue
-        shape = [like.shape[0] // len(sources), *like.shape[1:]]
-        for source in sources:
-            if list(tensors[source].shape) != shape:
-                shapes = f"{list(tensors[source].shape)}, not {shape} as its other tensors and settings ask for"
-                raise UserError(f"{path} has {source} of shape {shapes}; fetch it again.")
-        found[name] = torch.cat([tensors[source].float() for source in sources])
-        used.update(sources)
-    if missing:
-        named = ", ".join(missing[:NAMED])
-        raise UserError(f"{path} lacks {len(missing)} of the encoder's tensors, such as {named}; fetch it again.")
-    return found, used
+    used = {source for name in wanted for source in their_names(name, names)[0]}
+    return to_ours(tensors, wanted, names, str(path)), used
 
 
 def head_weights(layout: Layout, tensors: Mapping[str, Tensor], kind: str | None) -> tuple[dict[str, Tensor], set[str]]:

@@ -13,6 +13,7 @@ from d2v_core.errors import UserError
 from d2v_core.interop import fairseq_speech, fairseq_text, fairseq_vision
 from d2v_core.interop.layout import Layout, Tensors, count, heads_of, strip
 from d2v_core.interop.settings import Settings
+from d2v_core.interop.trunks import POST_NORM
 from d2v_core.modalities.vision import sincos
 
 FIRST, BLOCKS = "context_encoder.blocks.", "blocks."
@@ -89,7 +90,7 @@ def trunk_block(tensors: Tensors, settings: Settings, epsilon: float, dropout: f
         "depth": count(tensors, "blocks.#.mlp.fc1.weight"),
         "heads": heads_of(expand.shape[1], settings, "num_heads"),
         "feedforward": expand.shape[0],
-        "norm": "post",
+        **POST_NORM,
         "input_norm": "context_encoder.norm.weight" in tensors,
         "epsilon": settings.get(epsilon, "norm_eps"),
         "dropout": settings.get(dropout, "encoder_dropout"),
@@ -97,10 +98,6 @@ def trunk_block(tensors: Tensors, settings: Settings, epsilon: float, dropout: f
         "activation_dropout": settings.get(0.0, "activation_dropout"),
         "layer_drop": settings.get(layer_drop, "layerdrop"),
         "drop_path": settings.get(0.0, "drop_path", "end_drop_path_rate"),
-        "layer_scale": None,
-        "key_bias": True,
-        "final_norm": False,
-        "init": "normal",
         "init_std": 0.02,
     }
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from d2v_core.config import require
 from d2v_core.data.files import publish_folder
 from d2v_core.errors import UserError
-from d2v_core.interop import huggingface_v2
+from d2v_core.interop import huggingface_v2, pickles
 from d2v_core.interop.huggingface_card import write_card
 from d2v_core.interop.huggingface_v2 import FORMATS
 from d2v_core.interop.names import fits, their_names, to_ours, to_theirs
@@ -26,6 +26,7 @@ from d2v_core.setup import Setup, make_setup
 
 CONFIG, CARD = "config.json", "README.md"
 WEIGHTS, PICKLED, INDEX = "model.safetensors", "pytorch_model.bin", ".index.json"
+REGRESSION = "regression"  # what they call a head that answers with a number
 OUTSIDE = ("classifier.", "lm_head.", "head.")  # weights beside the encoder, whose names have no prefix
 
 
@@ -105,9 +106,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of one file, on the CPU, without executing anything in it."""
     if path.suffix != ".safetensors":
-        from d2v_core.interop.pickles import read_tensors as read_pickled
-
-        return read_pickled(path)
+        return pickles.read_tensors(path)
     try:
         return safetensors.torch.load_file(path)
     except (FileNotFoundError, safetensors.SafetensorError) as error:
@@ -119,6 +118,8 @@ def head_in(weights: Mapping[str, Tensor], theirs: Mapping, form: ModuleType, ki
     if set(theirs.get("architectures") or ()) & set(form.READ_TOO):
         return None
     layers = {key.rpartition(".")[0] for key in weights}
+    number = theirs.get("problem_type") == REGRESSION
+    kinds = [kind for kind in kinds if (kind == "score") == number]
     return next((kind for kind in kinds if {to[:-2] for to in form.HEADS[kind].values()} <= layers), None)
 
 
@@ -190,7 +191,7 @@ def their_files(form: ModuleType, config: Mapping, head: str | None) -> dict[str
     said |= {"model_type": form.TYPE, "architectures": [form.ARCHITECTURES[head]], "dtype": "float32"}
     if head in form.CLASSIFIES:
         numbers = {symbol: number for number, symbol in enumerate(config["symbols"])}
-        said |= {"problem_type": "single_label_classification", "label2id": numbers}
+        said |= {"problem_type": REGRESSION if head == "score" else "single_label_classification", "label2id": numbers}
         said["id2label"] = {str(number): symbol for symbol, number in numbers.items()}
     return {CONFIG: said, **files}
 
@@ -216,14 +217,17 @@ def check_expressible(form: ModuleType, config: Mapping, head: str | None) -> No
 
 
 def head_kind(form: ModuleType, config: Mapping, weights: Mapping[str, Tensor]) -> str | None:
-    """Return the kind of a run's head, None for pretraining, whose runs name no symbols; raise UserError."""
+    """Return the kind of a run's head, None for pretraining, whose runs name no symbols; raise UserError.
+
+    Runs of before ``config.json`` named it are told by their weights, in which a number looks like classes.
+    """
     if "symbols" not in config:
         return None
     found = [name for name in weights if name.startswith("head.")]
     for kind, names in form.HEADS.items():
-        if fits(found, names):
+        if config.get("head", kind) == kind and fits(found, names) and "layer_weights" not in weights:
             return kind
-    raise UserError(f"Hugging Face has no {config['modality']} class with the head of this run; export another run.")
+    raise UserError(f"Hugging Face has no {config['modality']} class with the head of this run; export it as .onnx.")
 
 
 def their_weights(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 TASKS = {"ctc": "automatic-speech-recognition", "mean": "image-classification", "class": "image-classification"}
-TASKS |= {"first": "text-classification"}
+TASKS |= dict.fromkeys(("first", "score"), "text-classification")
 EXAMPLES = {"speech": "utterance.wav", "vision": "picture.png", "text": "a sentence"}
 INPUTS = {  # the name of an input, and how it is made
     "speech": ("input_values", "[B, samples], of AutoFeatureExtractor"),
@@ -54,6 +54,8 @@ def purpose(config: Mapping, head: str | None) -> str:
     """Return what the model is for."""
     if head is None:
         return "pretrained to give features"
+    if head == "score":
+        return "fine-tuned to give a number"
     return f"fine-tuned to tell {len(config['symbols'])} {'letters' if head == 'ctc' else 'classes'}"
 
 

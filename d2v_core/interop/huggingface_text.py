@@ -9,13 +9,14 @@ from d2v_core.interop.names import Names, class_names
 from d2v_core.interop.trunks import POST_NORM
 
 TYPE, PREFIX = "data2vec-text", "data2vec_text."
-ARCHITECTURES = {None: "Data2VecTextModel", "first": "Data2VecTextForSequenceClassification"}
+CLASSIFIER = "Data2VecTextForSequenceClassification"
+ARCHITECTURES = {None: "Data2VecTextModel", "first": CLASSIFIER, "score": CLASSIFIER}
 READ_TOO = ("Data2VecTextForMaskedLM", "Data2VecTextForCausalLM")  # their heads are not trained by data2vec
-CLASSIFIES = ("first",)
+CLASSIFIES = ("first", "score")
 IGNORED = ("pooler.", "lm_head.", "embeddings.position_ids", "embeddings.token_type_ids")
 PAD = 1
 TOKEN_TYPES, POSITIONS = "embeddings.token_type_embeddings.weight", "embeddings.position_embeddings.weight"
-HEADS = {"first": {"head.0.*": "classifier.dense.*", "head.2.*": "classifier.out_proj.*"}}
+HEADS = {kind: {"head.0.*": "classifier.dense.*", "head.2.*": "classifier.out_proj.*"} for kind in CLASSIFIES}
 NAMES = {
     "local.tokens.weight": "embeddings.word_embeddings.weight",
     "local.positions.weight": POSITIONS,

@@ -17,14 +17,14 @@ MODULE = "modeling_data2vec2.py"
 SOURCE = Path(__file__).parent / "remote" / MODULE
 TYPE, PREFIX = "data2vec2", "data2vec2."
 ARCHITECTURES = {None: "Data2Vec2Model", "ctc": "Data2Vec2ForCTC"}
-ARCHITECTURES |= dict.fromkeys(("mean", "class", "first"), "Data2Vec2ForClassification")
+ARCHITECTURES |= dict.fromkeys(("mean", "class", "first", "score"), "Data2Vec2ForClassification")
 AUTO = {  # the library's name for the class with a head
     "speech": ("AutoModelForCTC", "Data2Vec2ForCTC"),
     "vision": ("AutoModelForImageClassification", "Data2Vec2ForClassification"),
     "text": ("AutoModelForSequenceClassification", "Data2Vec2ForClassification"),
 }
 READ_TOO, IGNORED = (), ()
-CLASSIFIES = ("mean", "class", "first")
+CLASSIFIES = ("mean", "class", "first", "score")
 BLANK = ["<pad>", "<s>"]  # what the library calls our first two letters, of which the first is the blank of CTC
 OURS = [ours for form in FORMATS.values() for ours in form.NAMES] + ["local.alibi_scale", "local.relative_bias"]
 NAMES = {ours: ours for ours in OURS}

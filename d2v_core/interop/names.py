@@ -15,6 +15,7 @@ from d2v_core.config import require
 from d2v_core.errors import UserError
 
 Names = Mapping[str, str]
+NAMED = 3  # missing weights that an error names
 
 
 def find(ours: str, names: Names) -> tuple[str, tuple[str, ...]]:
@@ -48,19 +49,23 @@ def spread(template: str) -> tuple[list[str], bool]:
 def to_ours(theirs: Mapping[str, Tensor], wanted: Mapping[str, Tensor], names: Names, where: str) -> dict[str, Tensor]:
     """Return the weights ``wanted``, which gives their names and shapes, as float32; ``theirs`` may hold more.
 
-    Raises UserError, with ``where`` they are, for a weight that is missing or has another shape.
+    Raises UserError, with ``where`` they are, for weights that are missing or have another shape.
     """
+    missing = [source for name in wanted for source in their_names(name, names)[0] if source not in theirs]
+    if missing:
+        named = ", ".join(missing[:NAMED])
+        raise UserError(f"{where} lacks {len(missing)} of the model's weights, such as {named}; fetch it again.")
     found = {}
     for name, like in wanted.items():
         sources, stacked = their_names(name, names)
-        absent = [source for source in sources if source not in theirs]
-        if absent:
-            raise UserError(f"{where} has no weight {absent[0]!r}; its config.json promises one.")
         parts = [theirs[source].float() for source in sources]
         shape = list(like.shape[1:]) if stacked else [like.shape[0] // len(parts), *like.shape[1:]]
         for source, part in zip(sources, parts, strict=True):
             if list(part.shape) != shape:
-                raise UserError(f"{where} has {source!r} of shape {list(part.shape)}; its config.json says {shape}.")
+                raise UserError(
+                    f"{where} has {source} of shape {list(part.shape)}, not {shape} as its other weights and settings "
+                    "ask for; fetch it again."
+                )
         found[name] = torch.stack(parts) if stacked else torch.cat(parts)
     return found
 

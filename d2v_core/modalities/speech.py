@@ -17,7 +17,9 @@ from d2v_core.config import require
 from d2v_core.data import masks
 from d2v_core.data.table import Row, Table, schema
 from d2v_core.errors import Dropped
+from d2v_core.model.convolutions import convolve
 from d2v_core.model.decoder import Decoder, DecoderConfig
+from d2v_core.model.encoder import hide
 from d2v_core.model.transformer import TransformerConfig
 
 columns = schema(audio=pa.int16())
@@ -221,9 +223,7 @@ class Local(nn.Module):
 
     def hide(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Put the learned vector, or zeros, in place of tokens [B, T, D] at ``mask`` [B, T]."""
-        if self.mask_token is None:
-            return tokens.masked_fill(mask.unsqueeze(-1), 0)
-        return torch.where(mask.unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
+        return hide(tokens, mask, self.mask_token)
 
     def place(self, tokens: Tensor, padding: Tensor | None) -> Tensor:
         """Add convolutional positions, with padded frames zero before every convolution.
@@ -261,30 +261,6 @@ class Convolution(nn.Module):
         return F.gelu(self.norm(convolve(x, self.weight, self.stride)))
 
 
-def convolve(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """Convolve [B, N, C_in] with [C_out, C_in, kernel], channels last, as one matrix product per stride of taps.
-
-    ``stride`` taps together read a view of ``x`` without a copy: on a CPU this is faster than conv1d, which is what
-    exported graphs hold.
-    """
-    if torch.compiler.is_exporting():
-        return F.conv1d(x.transpose(1, 2), weight, stride=stride).transpose(1, 2)
-    tokens = (x.shape[1] - weight.shape[2]) // stride + 1
-    total: Tensor | None = None
-    for first in range(0, weight.shape[2], stride):
-        taps = weight[:, :, first : first + stride]
-        if taps.shape[2] == stride:
-            windows = x[:, first : first + tokens * stride].reshape(len(x), tokens, -1)
-            part = F.linear(windows, taps.transpose(1, 2).flatten(1))
-        else:
-            ends = [first + tap + (tokens - 1) * stride + 1 for tap in range(taps.shape[2])]
-            parts = [F.linear(x[:, first + i : end : stride], taps[:, :, i]) for i, end in enumerate(ends)]
-            part = sum(parts[1:], parts[0])
-        total = part if total is None else total + part
-    assert total is not None
-    return total
-
-
 class PositionBlock(nn.Module):
     """Grouped Conv1d → LayerNorm without weights → GELU (reference 2.5)."""
 
@@ -300,7 +276,7 @@ class PositionBlock(nn.Module):
 
 
 def alibi_slopes(heads: int) -> list[float]:
-    """Return the slope of every head: a geometric series, for odd sizes filled up from the next one (5.4)."""
+    """Return the slope of every head: geometric up to a power of two, the rest from between them (5.4)."""
     power = 2 ** (heads.bit_length() - 1)
     slopes = [2 ** (-8 * (head + 1) / power) for head in range(power)]
     between = [2 ** (-8 * (head + 1) / (2 * power)) for head in range(0, 2 * power, 2)]
@@ -310,7 +286,7 @@ def alibi_slopes(heads: int) -> list[float]:
 def tie_taps(extractor: nn.ModuleList) -> None:
     """Give all taps of a kernel one random matrix, so that an untrained extractor keeps what it hears.
 
-    Not in the paper: its Kaiming kernels need long training before features carry content (docs/results.md).
+    Not in the paper, which draws every tap by itself.
     """
     for layer in cast(list[Convolution], list(extractor))[1:]:
         tap = layer.weight.data[:, :, :1] / layer.kernel**0.5

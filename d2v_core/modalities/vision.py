@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as pixels
@@ -22,7 +21,9 @@ from d2v_core.data import masks
 from d2v_core.data.augment import AugmentConfig, augment, erase
 from d2v_core.data.table import Row, Table, schema
 from d2v_core.errors import Dropped
+from d2v_core.model.convolutions import project_patches
 from d2v_core.model.decoder import Decoder, DecoderConfig
+from d2v_core.model.encoder import hide
 from d2v_core.model.transformer import Bias, TransformerConfig, draw, initialise
 
 columns = schema(image=pa.uint8())
@@ -171,7 +172,7 @@ def mask(rngs: Sequence[np.random.Generator], inputs: dict[str, Tensor], config:
     if isinstance(sampler, InverseBlockMask):
         drawn = [masks.square_blocks(rng, side, sampler.share, sampler.adjust, sampler.length) for rng in rngs]
     else:
-        drawn = [masks.blocks(rng, side, int(sampler.share * side**2), sampler.smallest) for rng in rngs]
+        drawn = [masks.rectangles(rng, side, int(sampler.share * side**2), sampler.smallest) for rng in rngs]
     return {"mask": torch.from_numpy(np.stack(drawn))}
 
 
@@ -215,13 +216,11 @@ class Local(nn.Module):
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, None]:
         """Return patch embeddings [B, T, D], row by row, of images [B, channels, S, S]."""
-        return embed_patches(inputs["inputs"], self.patches), None
+        return project_patches(inputs["inputs"], self.patches), None
 
     def hide(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Put the learned token, or zeros, in place of patches [B, T, D] at ``mask`` [B, T]."""
-        if self.mask_token is None:
-            return tokens.masked_fill(mask.unsqueeze(-1), 0)
-        return torch.where(mask.unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
+        return hide(tokens, mask, self.mask_token)
 
     def place(self, tokens: Tensor, padding: None) -> Tensor:
         """Add positions and prepend the class token: [B, 1+T, D]."""
@@ -233,16 +232,6 @@ class Local(nn.Module):
             return None
         tables = self.relative_bias if self.relative_bias.ndim == 3 else self.relative_bias.unsqueeze(0)
         return [table[self.relative_index].permute(2, 0, 1).unsqueeze(0) for table in tables]
-
-
-def embed_patches(images: Tensor, patches: nn.Conv2d) -> Tensor:
-    """Return [B, T, D]: the convolution ``patches``, whose windows do not overlap, as one matrix product.
-
-    On a CPU its backward pass is several times faster than that of conv2d.
-    """
-    side = patches.stride[0]
-    windows = images.unflatten(3, (-1, side)).unflatten(2, (-1, side)).permute(0, 2, 4, 1, 3, 5)
-    return F.linear(windows.flatten(3).flatten(1, 2), patches.weight.flatten(1), patches.bias)
 
 
 def relative_index(side: int) -> Tensor:

@@ -138,15 +138,14 @@ class Data2Vec(nn.Module):
         predictions: Tensor,
     ) -> Loss:
         """Return the loss ``total``, summed over predictions, with what the monitors look at."""
-        tokens = student.tokens, len(targets) * (targets.shape[1] + self.student.local.extra)
         return Loss(
             total,
-            total.new_full((), len(predictions)),
-            len(targets),
-            targets,
-            masked_targets,
-            predictions.detach(),
-            tokens,
+            count=total.new_full((), len(predictions)),
+            samples=len(targets),
+            targets=targets,
+            masked_targets=masked_targets,
+            predictions=predictions.detach(),
+            tokens=(student.tokens, len(targets) * (targets.shape[1] + self.student.local.extra)),
             features=features.detach(),
             context=student.x.detach(),
             padding=padding,

@@ -29,7 +29,7 @@ class Data2Vec2(Data2Vec):
         ``inputs["mask"]`` [B·M, T] bool and ``inputs["visible"]`` [B·M, visible tokens] int64 say what a view hides
         and shows; ``inputs["masked"]`` holds the numbers of the tokens to predict, counted through all views.
         """
-        views, mask, visible, masked = self.views, *(inputs[name] for name in ("mask", "visible", "masked"))
+        views, mask, visible, masked = self.views, inputs["mask"], inputs["visible"], inputs["masked"]
         features, padding = self.student.local(inputs)
         repeated = features.repeat_interleave(views.count, dim=0)
         repeated_padding = None if padding is None else padding.repeat_interleave(views.count, dim=0)

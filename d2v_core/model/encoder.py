@@ -32,6 +32,13 @@ class Encoded:
         return self.x.shape[0] * (self.x.shape[1] + self.extra.shape[1])
 
 
+def hide(tokens: Tensor, mask: Tensor, vector: Tensor | None) -> Tensor:
+    """Return tokens [B, T, D] with ``vector`` [D] or [1, 1, D], or zeros where it is None, at ``mask`` [B, T]."""
+    if vector is None:
+        return tokens.masked_fill(mask.unsqueeze(-1), 0)
+    return torch.where(mask.unsqueeze(-1), vector.to(tokens.dtype), tokens)
+
+
 class Encoder(nn.Module):
     """``local`` and ``trunk`` together.
 

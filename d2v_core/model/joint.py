@@ -1,6 +1,6 @@
 """Several modalities around one trunk: what is local to each stays its own, the transformer blocks are shared.
 
-Reference 5.1: its model holds a modality encoder per modality and one list of blocks.
+The reference has room for it: a modality encoder per modality and one list of blocks (8.4).
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ class Joint(nn.Module):
         for other in others:
             other.student.trunk.blocks = first.student.trunk.blocks
             other.teacher.encoder.trunk.blocks = first.teacher.encoder.trunk.blocks
-            other.teacher.left = (BLOCKS,)
+            other.teacher.elsewhere = (BLOCKS,)
         self.decay = first.decay
 
     def begin_update(self, update: int) -> None:

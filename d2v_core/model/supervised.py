@@ -39,6 +39,8 @@ class HeadConfig:
     def __post_init__(self) -> None:
         require(self.freeze >= 0, f"freeze must not be negative, but is {self.freeze}.")
         require(0 <= self.smoothing < 1, f"smoothing must be in [0, 1), not {self.smoothing}.")
+        smoothed = self.kind in ("mean", "class", "first") or self.smoothing == 0
+        require(smoothed, f"smoothing must be 0 for the head {self.kind!r}, whose answer is no single class.")
         require(self.init_std is None or self.init_std > 0, f"init_std must be positive, not {self.init_std}.")
         tokens = self.layers == "last" or self.kind != "class"
         require(tokens, "layers must be 'last' for the head 'class', which reads no tokens.")

@@ -22,7 +22,7 @@ def decay_at(update: int, start: float, end: float, ramp: int) -> float:
 class Teacher(nn.Module):
     """An averaged copy of an encoder, in float32, never trained by gradients and always in evaluation mode.
 
-    Parameters whose name starts with one of ``left`` belong to another teacher too, which refreshes them.
+    Parameters whose name starts with one of ``elsewhere`` are another teacher's too, and refreshed there.
     """
 
     def __init__(self, student: Encoder, copied: Sequence[str]) -> None:
@@ -30,7 +30,7 @@ class Teacher(nn.Module):
         super().__init__()
         self.encoder = copy.deepcopy(student).float().requires_grad_(False)
         self.copied = tuple(copied)
-        self.left: tuple[str, ...] = ()
+        self.elsewhere: tuple[str, ...] = ()
         self.eval()
 
     def train(self, mode: bool = True) -> "Teacher":
@@ -41,7 +41,7 @@ class Teacher(nn.Module):
     def refresh(self, student: Encoder, decay: float) -> None:
         """Move Δ ← τ·Δ + (1−τ)·θ; τ ≥ 1 freezes the averages. Copied parameters and all buffers follow at once."""
         own = dict(self.encoder.named_parameters())
-        apart = self.copied + self.left
+        apart = self.copied + self.elsewhere
         averaged = [(own[name], new) for name, new in student.named_parameters() if not name.startswith(apart)]
         if averaged and decay < 1:
             averages, news = (list(side) for side in zip(*averaged, strict=True))

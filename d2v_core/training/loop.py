@@ -16,6 +16,7 @@ from d2v_core.model.data2vec import Data2Vec
 from d2v_core.model.joint import Joint
 from d2v_core.model.loss import Loss
 from d2v_core.model.supervised import Supervised
+from d2v_core.model.transformer import Block, Transformer
 from d2v_core.training.gradients import Gradients
 from d2v_core.training.meter import Meter
 from d2v_core.training.monitor import collapse, describe, mean_size
@@ -109,6 +110,15 @@ def fit(
             yield Step(done, record, meter.read()) if ranks.first else Step(done)
         else:
             yield Step(done)
+
+
+def prepare_blocks(model: nn.Module, loop: LoopConfig) -> None:
+    """Set what ``loop`` says of all blocks in ``model``: compiled, recomputed in the backward pass."""
+    for part in model.modules():
+        if isinstance(part, Transformer):
+            part.recompute = loop.recompute
+        elif isinstance(part, Block) and loop.compile:
+            part.compile()
 
 
 def backward(model: nn.Module, batch: Mapping[str, Tensor], loop: LoopConfig, meter: Meter | None) -> Loss:

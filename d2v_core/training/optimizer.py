@@ -41,6 +41,7 @@ class OptimizerConfig:
         require(len(self.phases) == wanted, f"phases must hold {wanted} share(s) for the schedule {self.schedule}.")
         require(all(0 <= share <= 1 for share in self.phases), f"phases must be shares in [0, 1], not {self.phases}.")
         require(0 <= self.final <= 1, f"final must be in [0, 1], not {self.final}.")
+        require(self.final > 0 or self.schedule != "tri_stage", "final must be above 0 for tri_stage.")
         require(self.clip >= 0, f"clip must not be negative, but is {self.clip}.")
         require(0 < self.layer_decay <= 1, f"layer_decay must be in (0, 1], not {self.layer_decay}.")
 

@@ -12,7 +12,7 @@ from d2v_core.data.loader import prefetch
 from d2v_core.data.order import Batch, Place
 from d2v_core.errors import Stopped, UserError
 from d2v_core.training import checkpoint
-from d2v_core.training.loop import LoopConfig, Model, Step, fit
+from d2v_core.training.loop import LoopConfig, Model, Step, fit, prepare_blocks
 from d2v_core.training.optimizer import OptimizerConfig, make_optimizer
 from d2v_core.training.ranks import ALONE, Ranks
 
@@ -38,6 +38,7 @@ def fit_resumably(
     if loop.accumulate % ranks.size:
         raise UserError(f"loop.accumulate ({loop.accumulate}) must be a multiple of the {ranks.size} processes.")
     device = next(model.parameters()).device
+    prepare_blocks(model, loop)
     optimizer = make_optimizer(model, rates)
     start = checkpoint.restore(state, model, optimizer) or {"update": 0}
     if ranks.differ(start["update"], zlib.crc32(state.name.encode())):

@@ -109,7 +109,7 @@ def write(task: Task, store: Store, name: str, careful: bool) -> Done:
         replaced += readers.replaced(record, table)
     with store.write(f"{name}.arrow") as sink:
         gathered.write(pa.PythonFile(sink, "w"))
-    entry = {"rows": len(gathered), "sha256": sink.hash.hexdigest()}
+    entry = {"rows": len(gathered), "blake3": sink.hash.hexdigest()}
     done = Done(f"{name}.arrow", entry, kept, amount, dropped, sink.size, replaced)
     if not any(row["reason"] == CRASHED for row in dropped):
         store.mark(name, done)

@@ -21,6 +21,7 @@ LIMITS = (
     "What it was trained on is all it knows: other languages, speakers, scenes or subjects were not tested.",
     "Not examined for bias, nor for personal data in the corpus.",
 )
+CORRELATIONS = ("pearson", "spearman", "matthews")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def read_card(run: Path, config: Mapping, content: Content) -> Card:
     facts = {"Method": f"data2vec {config['version']}.0", "Modality": name}
     if task:
         facts["Task"] = f"{task}, fine-tuned from {'pretrained' if origin == 'pretrained' else 'random'} weights"
+    facts |= {"Answer": answer(config)} if "head" in config else {}
     facts |= {"Input": taken(config), "Size": size(run, config)}
     facts |= trained_on(config, content)
     facts |= {"Updates": grouped(config["updates"])} if "updates" in config else {}
@@ -65,6 +67,17 @@ def title(config: Mapping) -> str:
     return f"data2vec {config['version']}.0, {config['modality']}" + (
         f", {config['task']}" if config.get("task") else ""
     )
+
+
+def answer(config: Mapping) -> str:
+    """Return what a fine-tuned run says of an input."""
+    count = len(config["symbols"])
+    kinds = {
+        "ctc": f"a transcript in {count} letters",
+        "score": "a number, learnt by squared error",
+        "tags": f"any number of {count} classes, each with a probability of its own",
+    }
+    return kinds.get(config["head"], f"one of {count} classes")
 
 
 def size(run: Path, config: Mapping) -> str:
@@ -147,9 +160,11 @@ def limits_of_scores(scores: list[tuple[str, str, str]], task: str | None) -> li
     """Return how far scores can be trusted."""
     if not scores:
         return ["It has not been scored on any task."]
+    correlated = any(name.endswith(CORRELATIONS) for name, *_ in scores)
+    percent = "in percent, correlations times 100," if correlated else "in percent"
     if task:
-        return ["Scores are in percent on one test split: the mean of n seeds of fine-tuning, of which this is one."]
-    return ["Scores are in percent on one test split; other seeds of pretraining may differ by more than these n do."]
+        return [f"Scores are {percent} on one test split: the mean of n seeds of fine-tuning, of which this is one."]
+    return [f"Scores are {percent} on one test split; other seeds of pretraining may differ by more than these n do."]
 
 
 def usage(run: Path, config: Mapping) -> str:

@@ -64,8 +64,10 @@ class Task:
     @property
     def conditions(self) -> str:
         """The modality and the number of labels, from params.yaml."""
-        few = block(self.settings, "train").get("per_class")
-        labels = "" if few is None else f"{few} labels per class" if few else "all labels"
+        train = block(self.settings, "train")
+        few, measured = train.get("per_class"), block(train, "head").get("kind") == "score"
+        named = "scores" if measured else "labels"
+        labels = "" if few is None else f"{few} {named} per class" if few else f"all {named}"
         return ", ".join(part for part in (str(self.settings.get("modality") or ""), labels) if part)
 
     @property

@@ -81,6 +81,13 @@ def test_the_published_recipe_stopped_and_resumed_equals_never_stopped(tmp_path,
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
+def test_blocks_are_recomputed_where_the_loop_says_so(tmp_path, table):
+    _, kept = run(configure(), table, tmp_path / "kept")
+    model, recomputed = run(configure(loop=LOOP | {"recompute": True}), table, tmp_path / "recomputed")
+    assert model.encoder.trunk.recompute
+    assert recomputed == kept
+
+
 @pytest.mark.parametrize("part", ["augment", "mix", "head"])
 def test_every_part_of_the_recipe_changes_what_is_learnt(tmp_path, table, part):
     _, all_of_it = run(configure(**PUBLISHED), table, tmp_path / "all")
@@ -178,6 +185,8 @@ def test_every_block_has_a_bias_of_its_own_that_learns():
             {"mix_waves": {"least": 0.5, "probability": 1.0}, "head": {"kind": "ctc", "freeze": 0, "smoothing": 0.0}},
             r"train\.mix_waves needs a head",
         ),
+        ({"head": {"kind": "ctc", "freeze": 0, "smoothing": 0.0}}, r"train\.augment must be null for the head 'ctc'"),
+        ({"head": {"kind": "tags", "freeze": 0, "smoothing": 0.1}}, r"train\.head\.smoothing must be 0 for the head"),
         ({"mix": {"mixup": 0.8}}, r"train\.mix\.cutmix is missing"),
         ({"mix": PUBLISHED["mix"] | {"switch": 2.0}}, r"train\.mix\.switch must be in"),
         ({"augment": True}, r"train\.augment must be"),

@@ -1,8 +1,12 @@
-"""A headless Chromium, driven over its DevTools protocol: what a person would read on a page, and what it asked for."""
+"""A headless Chromium, driven over its DevTools protocol: what a person would read on a page, and what it asked for.
+
+``python tests/flows/browser.py ADDRESS FILE`` writes a picture of a page, such as those in docs/images.
+"""
 
 import base64
 import json
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.parse
@@ -79,3 +83,11 @@ def page():
         finally:
             process.terminate()
             process.wait(20)
+
+
+if __name__ == "__main__":
+    address, picture = sys.argv[1:]
+    with page() as tab:
+        tab.read(address)
+        assert tab.until("document.readyState == 'complete'")
+        tab.screenshot(Path(picture))

@@ -1,4 +1,4 @@
-"""``make ui``: what it refuses at once, and, in the nightly tests, a whole life with a password from start to stop."""
+"""``make ui``: a taken port (test_first_hour.py has more), and at night a whole life with a password."""
 
 import os
 import signal
@@ -15,24 +15,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def call(*options, **environment):
-    command = [sys.executable, "-m", "flows.ui", *options]
-    settings = os.environ | environment
-    return subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=False, timeout=60)
-
-
-def test_an_open_address_needs_a_password():
-    result = call("--host", "0.0.0.0", PREFECT_SERVER_API_AUTH_STRING="")
-    assert result.returncode == 1
-    assert result.stderr.startswith("error: 0.0.0.0 is open to others; set PREFECT_SERVER_API_AUTH_STRING")
-
-
 def test_a_taken_port_is_named():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        result = call("--port", str(port))
+        command = [sys.executable, "-m", "flows.ui", "--port", str(port)]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert (result.returncode, result.stderr) == (1, f"error: port {port} is taken; choose another one with --port.\n")
 
 

@@ -95,12 +95,13 @@ def test_a_corpus_that_git_ignores_is_there_and_stays(workspace):
     assert "raw" not in git("show", "--stat", "runs/one")
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_parameters_reach_no_shell(workspace, text):
-    with isolated("run", None, {"modalities.speech.version": text}, ["pretrain@speech"]):
+def test_hostile_parameters_reach_no_shell(workspace):
+    values = dict(zip(("seed", "modalities.speech.version", "modalities.vision.version"), HOSTILE, strict=True))
+    with isolated("run", None, values, ["pretrain@speech"]):
         pass
-    with pytest.raises(PlanError), isolated("run", text, {}, []):
-        pass
+    for text in HOSTILE:
+        with pytest.raises(PlanError), isolated("run", text, {}, []):
+            pass
     assert not list(workspace.rglob("pwned"))
     assert not list(workspace.parent.glob("outside*"))
 

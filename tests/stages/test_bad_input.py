@@ -298,12 +298,21 @@ def test_one_line_names_the_fault_and_nothing_is_half_written(vision, case):
     }
 
 
-@pytest.mark.parametrize("command", ["prepare visoin", "pretrain visoin", "evaluate", "report now"])
+@pytest.mark.parametrize("command", ["prepare visoin", "evaluate"])
 def test_a_process_says_it_on_stderr_and_exits_with_1(project, command):
     stage, *arguments = command.split()
     outcome = project.process(stage, *arguments)
     assert (outcome.code, outcome.out) == (1, "")
     assert outcome.sentence
+
+
+@pytest.mark.parametrize(
+    ("stage", "arguments"), [("finetune", " NAME ORIGIN"), ("recipes", " [NAMES ...]"), ("timings", "")]
+)
+def test_help_says_what_a_stage_does(project, stage, arguments):
+    said = project.done(stage, "--help").splitlines()
+    assert said[:2] == [f"usage: python -m stages.{stage}{arguments}", ""]
+    assert said[2]
 
 
 def test_what_the_system_refuses_is_one_line_too(vision):

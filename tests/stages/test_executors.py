@@ -134,8 +134,8 @@ def test_a_table_goes_to_s3_and_comes_back_the_same(bucket, project):
     columns = modalities.get("vision").columns
     for split in SPLITS:
         here, back = (Table(place, split, columns) for place in (TABLES / "vision", project.folder / "back"))
-        assert [entry["sha256"] for entry in entries(here, split)] == [
-            entry["sha256"] for entry in entries(back, split)
+        assert [entry["blake3"] for entry in entries(here, split)] == [
+            entry["blake3"] for entry in entries(back, split)
         ]
         assert here.column("id") == back.column("id")
         assert here.classes == back.classes

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from d2v_core.finetuning import predict
+from d2v_core.model.supervised import HeadConfig, Supervised
 from d2v_core.run import read_config, read_weights, write_run
 from d2v_core.setup import make_setup
 from stages import readers, tasks
@@ -96,6 +97,39 @@ def test_sentences_are_classified_by_the_pipeline(project, transformers):
         assert scores == pytest.approx(wanted, abs=1e-5)
     ids = pipeline.tokenizer(SENTENCE, truncation=True)["input_ids"]
     assert ids == [0, *readers.encode_sentence(SENTENCE, 16, Path("data/vocabulary/text"))]
+
+
+def drawn(project: Project, modality: str, kind: str, symbols: list[str], layers: str = "last") -> Supervised:
+    """Write a fine-tuned run with random weights and return its model."""
+    setup = tasks.training.read_setup(modality)
+    torch.manual_seed(0)
+    head = HeadConfig(kind, 0, 0.0, init_std=1.0, layers=layers)
+    model = Supervised(setup.encoder(), head, setup.trunk.width, len(symbols)).eval()
+    write_run(Path("run"), setup.describe() | {"head": kind, "symbols": symbols, "task": "mine"}, model.state_dict())
+    return model
+
+
+def test_numbers_come_out_of_the_pipeline(project, transformers):
+    project.write("text")
+    project.done("vocabulary", "text")
+    model = drawn(project, "text", "score", ["score"])
+    assert "Data2VecTextForSequenceClassification" in project.done("export", "run", "out")
+    (found,) = transformers.pipeline("text-classification", "out")("the cat sat")
+    ids = [0, *readers.encode_sentence("the cat sat", 16, Path("data/vocabulary/text"))]
+    expected = model.logits({"inputs": torch.tensor([ids])})[0].item()
+    assert found == {"label": "score", "score": pytest.approx(expected, abs=1e-5)}
+    written = Path("out/README.md").read_text()
+    assert "`Data2VecTextForSequenceClassification`, fine-tuned to give a number: " in written
+    assert "| Answer | a number, learnt by squared error |" in written
+    assert "classes" not in written
+
+
+@pytest.mark.parametrize(("kind", "layers"), [("tags", "last"), ("mean", "last"), ("ctc", "weighted")])
+def test_a_head_that_no_class_has_is_refused_in_a_sentence(project, kind, layers):
+    drawn(project, "speech", kind, list("abcde"), layers)
+    sentence = project.refused("export", "run", "out")
+    assert sentence.endswith("Hugging Face has no speech class with the head of this run; export it as .onnx.")
+    assert not Path("out").exists()
 
 
 def pretrained(project: Project, modality: str) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stages.intervals import RESAMPLES, Scoring, bounds
-from stages.tasks import spread_over_seeds
+from stages.tasks import spread_over_seeds, spread_with_bounds
 
 
 def scoring_of(right: np.ndarray) -> Scoring:
@@ -41,7 +41,7 @@ def test_seeds_are_averaged_draw_by_draw():
     rng = np.random.default_rng(2)
     right = rng.random((3, 40)) < 0.6
     scorings = [scoring_of(row) for row in right]
-    (found,) = spread_over_seeds([s.once() for s in scorings], [s.again() for s in scorings]).values()
+    (found,) = spread_with_bounds(scorings).values()
     together = bounds(Scoring(40, lambda rows: {"accuracy": 100 * right[:, rows].mean()}).again()["accuracy"])
     assert (found["low"], found["high"]) == pytest.approx(together, abs=0.01)
     assert found["low"] <= found["mean"] <= found["high"]

@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn
 
+from stages.intervals import AT_ONCE, Scoring
 from stages.metrics import (
     BEST,
-    average_precision,
+    average_precisions,
     class_scores,
     classification_scores,
-    ranking,
+    rank,
     tag_scores,
     transcription_scores,
 )
@@ -94,8 +95,8 @@ def test_error_rates_are_jiwers_and_their_kinds_add_up():
     ],
 )
 def test_average_precision_of_small_rankings(truths, logits, expected):
-    ranked = ranking(np.array(truths) > 0, np.array(logits))
-    assert average_precision(ranked, np.ones(4)) == pytest.approx(expected)
+    ranked = rank(np.array(truths)[:, None] > 0, np.array(logits)[:, None])
+    assert average_precisions(ranked, np.ones((4, 1))) == pytest.approx(expected)
 
 
 def by_definition(truths: np.ndarray, logits: np.ndarray) -> float:
@@ -105,21 +106,35 @@ def by_definition(truths: np.ndarray, logits: np.ndarray) -> float:
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=1), st.randoms())
-def test_average_precision_is_its_definition_and_scikit_learns_also_of_rows_drawn_again(pairs, random):
-    truths, logits = (np.array(column) for column in zip(*pairs, strict=True))
-    rows = np.array([random.randrange(len(pairs)) for _ in pairs])
-    found = average_precision(ranking(truths, logits.astype(float)), np.bincount(rows, minlength=len(pairs)))
-    if not truths[rows].any():
-        assert np.isnan(found)
-    else:
-        assert found == pytest.approx(by_definition(truths[rows], logits[rows]))
-        assert found == pytest.approx(sklearn.average_precision_score(truths[rows], logits[rows]))
+@given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 6), st.integers(0, 2**32 - 1))
+def test_average_precisions_are_their_definition_also_of_rows_drawn_again(count, classes, levels, seed):
+    rng = np.random.default_rng(seed)
+    truths, logits = rng.random((count, classes)) < 0.4, rng.integers(0, levels, (count, classes)).astype(float)
+    draws = rng.integers(0, count, (3, count))
+    weights = np.stack([np.bincount(rows, minlength=count) for rows in draws], axis=1)
+    found = average_precisions(rank(truths, logits), weights)
+    assert found.shape == (classes, len(draws))
+    for (number, draw), precision in np.ndenumerate(found):
+        right, given_ = truths[draws[draw], number], logits[draws[draw], number]
+        if not right.any():
+            assert np.isnan(precision)
+        else:
+            assert precision == pytest.approx(by_definition(right, given_))
+            assert precision == pytest.approx(sklearn.average_precision_score(right, given_))
 
 
-def test_classes_without_a_row_do_not_count_in_the_mean_of_tags():
+def test_classes_without_a_row_do_not_count_in_the_mean_of_tags_nor_in_rows_drawn_again():
     rng = np.random.default_rng(0)
     truths, logits = rng.random((50, 4)) < 0.3, rng.normal(size=(50, 4))
     truths[:, 2] = False
-    expected = 100 * sklearn.average_precision_score(truths[:, [0, 1, 3]], logits[:, [0, 1, 3]], average="macro")
-    assert tag_scores(truths, logits).once() == {"mean_average_precision": pytest.approx(expected)}
+    scoring = tag_scores(truths, logits)
+
+    def plainly(rows: np.ndarray) -> dict[str, float]:
+        chosen = truths[np.ix_(rows, [0, 1, 3])], logits[np.ix_(rows, [0, 1, 3])]
+        return {"mean_average_precision": 100 * sklearn.average_precision_score(*chosen, average="macro")}
+
+    assert scoring.once() == pytest.approx(plainly(np.arange(50)))
+    draws = AT_ONCE + 3
+    assert scoring.again(draws) == {
+        name: pytest.approx(values) for name, values in Scoring(50, plainly).again(draws).items()
+    }

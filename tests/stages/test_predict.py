@@ -7,10 +7,14 @@ import re
 import shlex
 import subprocess
 import sys
+import tarfile
 from collections.abc import Sequence
 from dataclasses import replace
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
+import fsspec
 import pytest
 import torch
 
@@ -142,6 +146,68 @@ def test_a_pipe_gets_lines_of_json_and_a_person_a_table(project):
     best = json.loads(piped.stdout.splitlines()[1])
     assert lines[1].startswith(f"1.png  {best['label']} {best['probability']:.3f}, ")
     assert not Path("state").exists(), "it is no stage of the pipeline and leaves nothing behind"
+
+
+def test_it_ends_quietly_when_nobody_reads_on(project):
+    run = drawn(project, "text")
+    Path("lines.txt").write_text("a cat\n" * 20_000)
+    command = f"{shlex.quote(sys.executable)} -m stages.predict --run {run} --batch 64 lines.txt"
+    shell = f"{{ {command}; echo $? > code; }} | head -n 1"
+    done = subprocess.run(["bash", "-c", shell], env=environment(), capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["line"] == 1
+    assert done.stderr == ""
+    assert Path("code").read_text() == "141\n", "as of a process that SIGPIPE ends"
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Files of the working folder by HTTP."""
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def address(project):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_files_in_archives_and_at_urls_have_the_answers_of_files(project, address):
+    run = drawn(project, "speech")
+    for name, seconds in (("one.wav", 0.7), ("two.wav", 0.9)):
+        write_audio(Path("recordings", name), seconds)
+    with tarfile.open("recordings.tar.gz", "w:gz") as archive:
+        archive.add("recordings")
+    with fsspec.open("memory://bucket/recordings/one.wav", "wb") as file:
+        file.write(Path("recordings/one.wav").read_bytes())
+    one, two = answers(project, "--run", run, "recordings")
+    members = [f"recordings.tar.gz!/recordings/{name}.wav" for name in ("one", "two")]
+    found = answers(project, "--run", run, "recordings.tar.gz")
+    assert found == [expected | {"path": name} for name, expected in zip(members, (one, two), strict=True)]
+    places = [members[1], f"{address}/recordings/two.wav", Path("recordings/two.wav").absolute().as_uri()]
+    assert answers(project, "--run", run, *places) == [two | {"path": place} for place in places]
+    inside = "memory:///bucket/recordings/one.wav"
+    assert answers(project, "--run", run, "memory://bucket/") == [one | {"path": inside}]
+    found = answers(project, "--run", run, f"{address}/recordings.tar.gz")
+    assert [each["transcript"] for each in found] == [one["transcript"], two["transcript"]]
+
+
+def test_places_that_cannot_be_read_are_told_and_skipped(project, address):
+    run = drawn(project, "text")
+    Path("lines.txt").write_text("a cat\n")
+    missing = [
+        f"{address}/none.txt",
+        f"{address}/none.tar",
+        "memory://none/",
+        "none.tar!/a.txt",
+        "http://127.0.0.1:1/a",
+    ]
+    outcome = project.run("predict", "--run", run, *missing, f"{address}/lines.txt")
+    assert [json.loads(line)["text"] for line in outcome.out.splitlines()] == ["a cat"]
+    assert [line.split(": unreadable (")[0] for line in outcome.err.splitlines()] == missing
+    assert outcome.code == 1
 
 
 def test_scores_are_numbers(project):

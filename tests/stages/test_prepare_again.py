@@ -295,7 +295,7 @@ def test_too_many_bad_files_end_the_run_before_all_are_read(project, monkeypatch
 def test_a_mark_without_a_shard_is_no_shard(tmp_path):
     place = store.Store(str(tmp_path / "shards"))
     assert place.find("train-0") is None
-    place.mark("train-0", store.Done("train-0.arrow", {"rows": 0, "sha256": ""}, 0, 0.0, [], 5))
+    place.mark("train-0", store.Done("train-0.arrow", {"rows": 0, "blake3": ""}, 0, 0.0, [], 5))
     assert place.find("train-0") is None
     write_audio(tmp_path / "shards/train-0.arrow.wav", 0.1)
     place.keep({"train-0.json"})

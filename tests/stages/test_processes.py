@@ -1,6 +1,7 @@
 """Stages on several processes: one publishes, a dead one ends the job with a sentence, and none stays behind."""
 
 import csv
+import itertools
 import os
 import random
 import re
@@ -21,7 +22,8 @@ from tests.tiny import Project, environment
 LOOP = {"updates": 4, "accumulate": 2, "log_every": 1, "save_every": 2}
 LONG = {"updates": 4000, "accumulate": 4, "log_every": 1, "save_every": 5}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-nightly = pytest.mark.skipif("D2V_NIGHTLY" not in os.environ, reason="starts torchrun; set D2V_NIGHTLY=1")
+NIGHT = "D2V_NIGHTLY" in os.environ
+nightly = pytest.mark.skipif(not NIGHT, reason="starts torchrun; set D2V_NIGHTLY=1")
 
 
 def seen(stage, *arguments: str) -> list[float]:
@@ -165,15 +167,13 @@ def test_torchrun_starts_again_by_itself_after_a_death(project):
     assert model.read_bytes() == whole
 
 
-KILLS = 20
+KILLS = 20 if NIGHT else 4
+ALL = list(itertools.product(("speech", "vision", "text"), (1, 2), (1, 2)))
 
 
-@nightly
-@pytest.mark.parametrize("size", [1, 2])
-@pytest.mark.parametrize("version", [1, 2])
-@pytest.mark.parametrize("name", ["speech", "vision", "text"])
-def test_twenty_kills_half_of_them_in_a_save_change_no_bit(project, name, version, size):
-    loop = {"updates": 300, "accumulate": 2, "log_every": 50, "save_every": 5}
+@pytest.mark.parametrize(("name", "version", "size"), ALL if NIGHT else [("vision", 2, 1)])
+def test_kills_half_of_them_in_a_save_change_no_bit(project, name, version, size):
+    loop = {"updates": 300 if NIGHT else 150, "accumulate": 2, "log_every": 50, "save_every": 5}
     project.set(**{f"modalities__{name}__version": version, f"modalities__{name}__pretrain__loop": loop})
     project.prepare(name)
     model, curve = (project.folder / path for path in (f"models/pretrain/{name}/model.safetensors", f"plots/{name}"))
@@ -199,5 +199,5 @@ def test_twenty_kills_half_of_them_in_a_save_change_no_bit(project, name, versio
         reached = last_saved(project)
     assert on_ranks(size, lambda _: pretrain.main(name), 600) == dict.fromkeys(range(size))
     assert (model.read_bytes(), (curve / "pretrain.csv").read_text()) == whole
-    assert torn, "no kill fell into a save"
+    assert torn or not NIGHT, "no kill fell into a save"
     print(f"{torn} of {KILLS} kills fell into a save, the last at update {reached}")

@@ -17,7 +17,9 @@ def test_a_replayed_update_shows_the_rows_that_were_trained_on(project):
     rows = [int(line.split()[1].rstrip(":")) for line in said.splitlines() if line.startswith("  row")]
     assert np.array_equal(rows, seen[2])
     assert "inputs finite: True" in said
-    assert project.refused("replay", "text").startswith("usage: python -m stages.replay NAME UPDATE")
+    assert project.refused("replay", "text") == "usage: python -m stages.replay NAME UPDATE"
+    assert project.refused("replay", "text", "last") == "usage: python -m stages.replay NAME UPDATE"
+    assert "numbered from 0" in project.refused("replay", "text", "-1")
 
 
 def test_a_rate_a_hundred_times_too_high_is_flagged_at_the_first_record_and_the_right_one_never(project):

@@ -124,9 +124,12 @@ def test_bounds_are_shown_in_either_form() -> None:
     inside = spread(81.5, 82.5) | {"low": 79.25, "high": 84.5}
     beside = {"accuracy": spread(61, 62), "accuracy_low": spread(58, 59), "accuracy_high": spread(64, 65)}
     write_scores("metrics/birds/evaluate.json", pretrained={"accuracy": inside}, scratch=beside)
+    probed = spread(43.21) | {"low": 40.0, "high": 46.5}
+    write_scores("metrics/birds/probe.json", pretrained={"oracle": probed}, random={"oracle": spread(12.34)})
     shown = text(page())
     assert "82.0 ± 0.7 [79.2, 84.5]" in shown
     assert "61.5 ± 0.7 [58.5, 64.5]" in shown
+    assert "43.2 [40.0, 46.5]" in shown
     assert "accuracy low" not in shown
     assert INTERVAL_RULE in shown
 

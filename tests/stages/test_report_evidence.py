@@ -135,6 +135,35 @@ def test_what_was_trained_on_what_is_on_the_card() -> None:
     assert "| birds, accuracy | 60.5 ± 0.7 (n = 2) |" in written
 
 
+def test_numbers_and_several_labels_are_said_on_the_card() -> None:
+    write_project()
+    tasks = {
+        "alike": {"modality": "radar", "table": "radar", "train": {"per_class": 0, "head": {"kind": "score"}}},
+        "heard": {"modality": "radar", "table": "radar", "train": {"per_class": 0, "head": {"kind": "tags"}}},
+    }
+    settings = yaml.safe_load(Path("params.yaml").read_text())
+    Path("params.yaml").write_text(yaml.safe_dump(settings | {"tasks": settings["tasks"] | tasks}))
+    for name, metric in (("alike", "pearson"), ("heard", "mean_average_precision")):
+        write_scores(f"metrics/{name}/evaluate.json", pretrained={metric: spread(81.5)}, scratch={metric: spread(60.5)})
+    run = Path("models/pretrain/radar")
+    config = json.loads((run / "config.json").read_text())
+
+    def written(task: str, head: str, symbols: list[str]) -> str:
+        tuned = config | {"task": task, "origin": "pretrained", "head": head, "symbols": symbols}
+        return card.markdown(card.read_card(Path("models/finetune/a/b/c"), tuned, read_content()))
+
+    said = written("alike", "score", ["score"])
+    assert "| Answer | a number, learnt by squared error |" in said
+    assert "| alike, pearson | 81.5 (n = 1) |" in said
+    assert "in percent, correlations times 100, on one test split" in said
+    assert "| Trained on | all scores of table radar: 6 items |" in said
+    said = written("heard", "tags", ["wren", "crow"])
+    assert "| Answer | any number of 2 classes, each with a probability of its own |" in said
+    assert "| heard, mean average precision | 81.5 (n = 1) |" in said
+    assert "correlations" not in said
+    assert "| Answer | one of 2 classes |" in written("birds", "mean", ["wren", "crow"])
+
+
 def test_the_card_lies_beside_exported_weights(project) -> None:
     setup = training.read_setup("vision")
     weights = {f"encoder.{name}": value for name, value in setup.encoder().state_dict().items()}

@@ -28,7 +28,7 @@ class Data2Vec2Config(PretrainedConfig):
 
     ``modality`` is speech, vision or text; ``table`` says what an input is; ``model`` has the blocks ``local`` (signal
     to tokens), ``trunk`` (the transformer), and others that matter in training alone. ``head`` of a fine-tuned model:
-    ctc, mean, class or first. Letters or classes are in ``id2label``.
+    ctc, mean, class, first or score. Letters or classes are in ``id2label``.
     """
 
     model_type = "data2vec2"
@@ -329,22 +329,30 @@ class Data2Vec2ForCTC(Data2Vec2PreTrainedModel):
 
 
 class Data2Vec2ForClassification(Data2Vec2PreTrainedModel):
-    """The encoder of images or text with a head on the mean of the patches, the class token, or the first token."""
+    """The encoder of images or text with a head on the mean of the patches, the class token, or the first token.
+
+    With the head ``score`` the first token gives a number, learnt by squared error, in place of classes.
+    """
 
     def __init__(self, config: Data2Vec2Config):
         super().__init__(config)
         self.kind = config.head or {"vision": "mean", "text": "first"}[config.modality]
         self.data2vec2 = Data2Vec2Model(config)
         width, head = config.hidden_size, nn.Linear(config.hidden_size, config.num_labels)
-        before = {"mean": [nn.LayerNorm(width, eps=1e-6)], "first": [nn.Linear(width, width), nn.Tanh()], "class": []}
-        self.head = nn.Sequential(*before[self.kind], head) if before[self.kind] else head
+        dense = [nn.Linear(width, width), nn.Tanh()]
+        before = {"mean": [nn.LayerNorm(width, eps=1e-6)], "class": [], "first": dense, "score": dense}[self.kind]
+        self.head = nn.Sequential(*before, head) if before else head
         self.post_init()
 
     @can_return_tuple
     def forward(self, pixel_values=None, input_ids=None, attention_mask=None, labels=None, **kwargs):
-        """Give logits [B, C] and, with ``labels`` [B], the mean cross-entropy."""
+        """Give logits [B, C] and, with ``labels`` [B], the mean cross-entropy, or squared error of numbers."""
         encoded = self.data2vec2(None, attention_mask, pixel_values, input_ids, return_dict=True, **kwargs)
         x = encoded.last_hidden_state
         logits = self.head(x[:, 1:].mean(dim=1) if self.kind == "mean" else x[:, 0])
-        loss = None if labels is None else F.cross_entropy(logits.float(), labels)
+        loss = None
+        if labels is not None and self.kind == "score":
+            loss = F.mse_loss(logits.float().squeeze(1), labels.float())
+        elif labels is not None:
+            loss = F.cross_entropy(logits.float(), labels)
         return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=encoded.hidden_states)

@@ -17,10 +17,10 @@ from scipy.ndimage import label
 
 from d2v_core.data.masks import (
     block_spans,
-    blocks,
     equalise,
     mark_blocks,
     random_tokens,
+    rectangles,
     spans,
     square_blocks,
     token_spans,
@@ -159,7 +159,7 @@ def test_spans_of_padded_rows_are_those_of_their_valid_length(tokens):
 
 @pytest.mark.parametrize(("name", "count"), [("num120_min16", 120), ("num75_min16_config_default", 75)])
 def test_rectangles(name, count):
-    agree_grids(draw(blocks, 14, count, 16), record("v1_vision_blocks", name))
+    agree_grids(draw(rectangles, 14, count, 16), record("v1_vision_blocks", name))
 
 
 @pytest.mark.parametrize("name", ["bert_15pct", "released_config_35pct_span4"])
@@ -217,6 +217,6 @@ def test_the_bars_are_tight_enough_to_notice_small_mistakes():
         with pytest.raises(AssertionError, match=NOTICED):
             agree_sequences(wrong, known)
     with pytest.raises(AssertionError, match=NOTICED):
-        agree_grids(draw(blocks, 14, 120, 16, 0.35), record("v1_vision_blocks", "num120_min16"))
+        agree_grids(draw(rectangles, 14, 120, 16, 0.35), record("v1_vision_blocks", "num120_min16"))
     with pytest.raises(AssertionError, match=NOTICED):
         agree_sequences(draw(spans, 500, 0.66, 10), record("v1_audio_spans", "single_rows"))

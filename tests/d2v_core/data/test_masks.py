@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from d2v_core.data.masks import (
     block_spans,
-    blocks,
     equalise,
     mark_blocks,
-    place_block,
+    place_rectangle,
     random_tokens,
+    rectangles,
     spans,
     square_blocks,
     token_spans,
@@ -26,7 +26,7 @@ adjusts = st.floats(0.0, 0.2)
 SAMPLERS = {
     "spans": lambda rng: spans(rng, 200, 0.5, 5),
     "token_spans": lambda rng: token_spans(rng, 200, 0.35, 4),
-    "blocks": lambda rng: blocks(rng, 14, 120, 16),
+    "rectangles": lambda rng: rectangles(rng, 14, 120, 16),
     "block_spans": lambda rng: block_spans(rng, 200, 0.5, 0.05, 5),
     "square_blocks": lambda rng: square_blocks(rng, 14, 0.8, 0.07, 3),
     "random_tokens": lambda rng: random_tokens(rng, 200, 0.48),
@@ -69,18 +69,18 @@ def test_equalised_rows_have_the_least_count_and_only_lose_tokens(rows, tokens, 
     assert not (equal & ~np.stack(drawn)).any()
 
 
-def test_blocks_match_the_beit_generator():
-    counts = [int(blocks(key(seed), 14, 120, 16).sum()) for seed in range(1000)]
+def test_rectangles_match_the_beit_generator():
+    counts = [int(rectangles(key(seed), 14, 120, 16).sum()) for seed in range(1000)]
     assert max(counts) <= 120
     assert np.mean(counts) == pytest.approx(119.5, abs=0.2)
     assert min(counts) >= 100
-    assert np.mean([blocks(key(seed), 14, 75, 16).sum() for seed in range(500)]) == pytest.approx(74.5, abs=0.3)
+    assert np.mean([rectangles(key(seed), 14, 75, 16).sum() for seed in range(500)]) == pytest.approx(74.5, abs=0.3)
 
 
 @given(st.integers(2, 16), st.floats(0.1, 0.9), st.integers(1, 16), st.integers(0, 10**6))
-def test_blocks_stay_within_their_count(side, share, smallest, seed):
+def test_rectangles_stay_within_their_count(side, share, smallest, seed):
     count = int(share * side**2)
-    assert blocks(key(seed), side, count, smallest).sum() <= count
+    assert rectangles(key(seed), side, count, smallest).sum() <= count
 
 
 def test_token_spans_hide_the_stated_share_and_reach_every_token():
@@ -136,7 +136,7 @@ def test_equal_rows_stay_as_they_are(seed):
 @given(st.integers(20, 120), seeds)
 def test_a_rectangle_is_whole_and_as_large_as_asked_for(left, seed):
     mask = np.zeros((14, 14), dtype=bool)
-    found = place_block(key(seed), mask, left, 16, 0.3)
+    found = place_rectangle(key(seed), mask, left, 16, 0.3)
     assert found == mask.any()
     if found:
         rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))

@@ -17,6 +17,12 @@ seeds, sizes = st.integers(0, 10**6), st.sampled_from([2, 7, 16])
 counts = st.integers(1, 6)
 
 
+def blend(images: torch.Tensor, labels: torch.Tensor, classes: int, rng: np.random.Generator, config: MixConfig):
+    """Return images and targets of a blended batch."""
+    blended = mix({"inputs": images, "labels": labels}, classes, rng, config)
+    return blended["inputs"], blended["labels"]
+
+
 def levels(count: int, size: int) -> torch.Tensor:
     """Images of one gray level each: 1, 2, 4 and so on."""
     return (2.0 ** torch.arange(count)).view(-1, 1, 1, 1).expand(count, 3, size, size).contiguous()
@@ -25,7 +31,7 @@ def levels(count: int, size: int) -> torch.Tensor:
 @given(seeds, counts, sizes, st.sampled_from([MIXUP, CUTMIX, BOTH, MixConfig(0.7, 1.0, 0.9, 0.5)]))
 def test_targets_are_shares_that_sum_to_one_and_the_key_decides(seed, count, size, config):
     images, labels = levels(count, size), torch.arange(count)
-    (mixed, targets), again = (mix(images, labels, count + 2, key(seed), config) for _ in range(2))
+    (mixed, targets), again = (blend(images, labels, count + 2, key(seed), config) for _ in range(2))
     assert torch.equal(mixed, again[0])
     assert torch.equal(targets, again[1])
     assert (targets.shape, targets.dtype, mixed.dtype) == ((count, count + 2), torch.float32, torch.float32)
@@ -37,7 +43,7 @@ def test_targets_are_shares_that_sum_to_one_and_the_key_decides(seed, count, siz
 @given(seeds, st.integers(2, 6), sizes)
 def test_cutmix_shows_of_every_image_as_much_as_its_label_weighs(seed, count, size):
     images, labels = levels(count, size), torch.arange(count)
-    mixed, targets = mix(images, labels, count, key(seed), CUTMIX)
+    mixed, targets = blend(images, labels, count, key(seed), CUTMIX)
     for row in range(count):
         for other in range(count):
             seen = float((mixed[row] == 2.0**other).float().mean())
@@ -50,7 +56,7 @@ def test_cutmix_shows_of_every_image_as_much_as_its_label_weighs(seed, count, si
 @given(seeds, st.integers(2, 6))
 def test_mixup_blends_pixels_as_it_blends_labels(seed, count):
     images, labels = levels(count, 4), torch.arange(count)
-    mixed, targets = mix(images, labels, count, key(seed), MIXUP)
+    mixed, targets = blend(images, labels, count, key(seed), MIXUP)
     torch.testing.assert_close(mixed[:, 0, 0, 0], targets @ images[:, 0, 0, 0])
     assert (targets > 0).sum(1).max() <= 2
 
@@ -58,24 +64,24 @@ def test_mixup_blends_pixels_as_it_blends_labels(seed, count):
 def test_ways_and_shares_come_as_often_as_configured():
     images, labels = levels(2, 16), torch.arange(2)
     config = MixConfig(0.8, 1.0, 0.9, 0.3)
-    drawn = [mix(images, labels, 2, key(seed), config) for seed in range(2000)]
+    drawn = [blend(images, labels, 2, key(seed), config) for seed in range(2000)]
     whole = [torch.equal(mixed, images) for mixed, _ in drawn]
     cut = [not same and bool(torch.isin(mixed, images).all()) for same, (mixed, _) in zip(whole, drawn, strict=True)]
     assert np.mean(whole) == pytest.approx(0.1 + 0.9 * 0.3 * 0.01, abs=0.025)
     assert np.mean(cut) == pytest.approx(0.9 * 0.3, abs=0.035)
-    shares = [float(mix(images, labels, 2, key(seed), MIXUP)[1][0, 0]) for seed in range(3000)]
+    shares = [float(blend(images, labels, 2, key(seed), MIXUP)[1][0, 0]) for seed in range(3000)]
     assert np.mean(shares) == pytest.approx(0.5, abs=0.03)
     assert np.std(shares) == pytest.approx((1 / (4 * 2.6)) ** 0.5, abs=0.015), "Beta(0.8, 0.8)"
 
 
 def test_a_label_mixed_with_itself_stays_whole():
-    _, targets = mix(levels(2, 4), torch.tensor([1, 1]), 3, key(0), BOTH)
+    _, targets = blend(levels(2, 4), torch.tensor([1, 1]), 3, key(0), BOTH)
     torch.testing.assert_close(targets, F.one_hot(torch.tensor([1, 1]), 3).float())
 
 
 def test_what_is_no_image_is_refused_in_one_sentence():
     with pytest.raises(UserError, match=r"train\.mix blends images.* null\.$"):
-        mix(torch.zeros(2, 9, dtype=torch.int64), torch.tensor([0, 1]), 2, key(0), BOTH)
+        blend(torch.zeros(2, 9, dtype=torch.int64), torch.tensor([0, 1]), 2, key(0), BOTH)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +141,7 @@ def test_several_labels_are_mixed_as_they_are():
         targets = mix_waves(waves(2) | {"labels": several}, 3, key(seed), WaveMixConfig(0.5, 1.0))["labels"]
         share = float(targets[0, 0])
         assert torch.equal(targets, several) or targets[0].tolist() == pytest.approx([share, share, 1 - share])
-    _, targets = mix(levels(2, 4), several, 3, key(0), MIXUP)
+    _, targets = blend(levels(2, 4), several, 3, key(0), MIXUP)
     assert targets[0, 0] == targets[0, 1]
     assert targets.sum() == pytest.approx(3)
 

@@ -21,9 +21,10 @@ from tests.tiny import Project, contents
 
 LETTERS = ["<s>", "<pad>", "</s>", "<unk>", "|", *"abcdefghijklmno"]
 CLASSES = ["red", "green", "blue"]
-AUTO = {None: "AutoModel", "ctc": "AutoModelForCTC", "first": "AutoModelForSequenceClassification"}
+AUTO = {None: "AutoModel", "ctc": "AutoModelForCTC"}
+AUTO |= dict.fromkeys(("first", "score"), "AutoModelForSequenceClassification")
 AUTO |= dict.fromkeys(("mean", "class"), "AutoModelForImageClassification")
-KINDS = [("speech", None, 2), ("speech", "ctc", 2), ("text", None, 2), ("text", "first", 2)]
+KINDS = [("speech", None, 2), ("speech", "ctc", 2), ("text", None, 2), ("text", "first", 2), ("text", "score", 2)]
 KINDS += [("vision", head, version) for head in (None, "mean", "class") for version in (2, 1)]
 INPUTS = {"speech": "input_values", "text": "input_ids", "vision": "pixel_values"}
 
@@ -45,7 +46,7 @@ def run(name: str, head: str | None, version: int = 2, **changes: dict) -> tuple
     for part, values in changes.items():
         block["model"][part] |= values
     setup = make_setup(name, block, name)
-    return random_run(setup, head, LETTERS if head == "ctc" else CLASSES)
+    return random_run(setup, head, {"ctc": LETTERS, "score": ["score"]}.get(head, CLASSES))
 
 
 def random_run(setup: Setup, head: str | None, symbols: list[str]) -> tuple[dict, dict[str, torch.Tensor]]:
@@ -247,13 +248,16 @@ def test_half_precision_is_near(name, head, version, dtype, tmp_path, transforme
     assert_same(found, expected, padding, within=0.2 if dtype == torch.bfloat16 else 0.02)
 
 
-@pytest.mark.parametrize(("name", "head"), [("speech", "ctc"), ("vision", "mean"), ("text", "first")])
+@pytest.mark.parametrize(
+    ("name", "head"), [("speech", "ctc"), ("vision", "mean"), ("text", "first"), ("text", "score")]
+)
 def test_losses_are_ours(name, head, tmp_path, transformers):
     config, weights = run(name, head)
     write_folder(tmp_path / "out", config, weights)
     model = load(transformers, tmp_path / "out", head)
     batch, inputs = padded_batch(name, config)
-    labels = torch.tensor([[5, 6, 7], [9, 8, -1], [4, -1, -1]] if head == "ctc" else [0, 2, 1])
+    labels = {"ctc": [[5, 6, 7], [9, 8, -1], [4, -1, -1]], "score": [0.25, 1.0, 0.0]}.get(head, [0, 2, 1])
+    labels = torch.tensor(labels)
     expected = ours(config, weights)(batch | {"labels": labels}).total.item()
     found = model.eval()(**inputs, labels=labels.masked_fill(labels < 0, -100)).loss.item()
     assert found * (1 if head == "ctc" else len(labels)) == pytest.approx(expected, rel=1e-5)

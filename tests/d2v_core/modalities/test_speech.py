@@ -3,9 +3,6 @@
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from d2v_core.data.order import key
 from d2v_core.errors import Dropped
@@ -59,15 +56,6 @@ def test_short_waves_are_left_out_of_pretraining_and_long_ones_cropped():
 @pytest.mark.parametrize(("samples", "frames"), [(400, 1), (16000, 49), (32000, 99), (320000, 999)])
 def test_frames_per_wave_are_those_of_the_reference(samples, frames):
     assert speech.frames(samples, SETUP.config.local) == frames
-
-
-@settings(deadline=None, max_examples=30)
-@given(st.sampled_from([(10, 5), (3, 2), (2, 2), (5, 2), (4, 3), (3, 1)]), st.integers(20, 60), st.integers(1, 3))
-def test_the_convolution_is_a_convolution(shape, samples, channels):
-    kernel, stride = shape
-    x, weight = torch.randn(2, samples, channels), torch.randn(5, channels, kernel)
-    wanted = F.conv1d(x.transpose(1, 2), weight, stride=stride).transpose(1, 2)
-    torch.testing.assert_close(speech.convolve(x, weight, stride), wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_padding_does_not_change_what_is_said_of_a_wave():

@@ -62,6 +62,7 @@ WRONG = [
     {"phases": (0.1, 0.2)},
     {"phases": (1.5,)},
     {"final": 2.0},
+    {"final": 0.0, "schedule": "tri_stage", "phases": (0.1, 0.4, 0.5)},
     {"clip": -1.0},
     {"layer_decay": 0.0},
 ]
