@@ -329,10 +329,7 @@ class Data2Vec2ForCTC(Data2Vec2PreTrainedModel):
 
 
 class Data2Vec2ForClassification(Data2Vec2PreTrainedModel):
-    """The encoder of images or text with a head on the mean of the patches, the class token, or the first token.
-
-    With the head ``score`` the first token gives a number, learnt by squared error, in place of classes.
-    """
+    """The encoder of images or text, with a head on the mean of patches, the class token or the first token."""
 
     def __init__(self, config: Data2Vec2Config):
         super().__init__(config)
@@ -346,7 +343,7 @@ class Data2Vec2ForClassification(Data2Vec2PreTrainedModel):
 
     @can_return_tuple
     def forward(self, pixel_values=None, input_ids=None, attention_mask=None, labels=None, **kwargs):
-        """Give logits [B, C] and, with ``labels`` [B], the mean cross-entropy, or squared error of numbers."""
+        """Give logits [B, C] and, with ``labels`` [B], the mean cross-entropy, or for ``score`` squared error."""
         encoded = self.data2vec2(None, attention_mask, pixel_values, input_ids, return_dict=True, **kwargs)
         x = encoded.last_hidden_state
         logits = self.head(x[:, 1:].mean(dim=1) if self.kind == "mean" else x[:, 0])
