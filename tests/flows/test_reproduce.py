@@ -27,7 +27,7 @@ def call(flow, *arguments, **parameters) -> State:
 
 
 def execute(command: list[str], environment: dict[str, str], **options) -> subprocess.CompletedProcess:
-    options |= {"capture_output": True, "text": True, "timeout": 120}
+    options |= {"capture_output": True, "text": True, "timeout": 400}
     return subprocess.run(command, env=environment, check=False, **options)
 
 
