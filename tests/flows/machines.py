@@ -13,6 +13,8 @@ from pathlib import Path
 
 from prefect.deployments import run_deployment
 
+from flows import children
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -32,7 +34,7 @@ def serving(environment, port):
         answers(f"http://127.0.0.1:{port}/api/health", process)
         yield process
     finally:
-        end(process)
+        children.stop(process, 20)
 
 
 def answers(url, process):
@@ -74,17 +76,7 @@ def working(environment, folder, pool="gpu"):
     try:
         yield process
     finally:
-        end(process, 40)
-
-
-def end(process, seconds=20):
-    """End ``process``, with force where it takes longer."""
-    process.terminate()
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        children.stop(process, 40)
 
 
 def until(condition, seconds=180):

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from machines import end, free_port, serving, until
+from machines import free_port, serving, until
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows import children
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))  # where Debian puts them
 pytestmark = [
@@ -41,7 +43,7 @@ def database():
         assert until(lambda: not subprocess.run(ready, check=False, **quiet).returncode)
         yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/postgres"
     finally:
-        end(process)
+        children.stop(process, 20)
         shutil.rmtree(folder, ignore_errors=True)
 
 

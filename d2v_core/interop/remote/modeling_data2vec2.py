@@ -172,9 +172,7 @@ class TextTokens(nn.Module):
 
         Places count from PAD + 1 over what is no padding. Text is masked in its ids, by the symbol ``<mask>``.
         """
-        padding = ids == PAD
-        if attention_mask is not None:
-            padding = padding | (attention_mask == 0)
+        padding = ids == PAD if attention_mask is None else (ids == PAD) | (attention_mask == 0)
         places = ((~padding).cumsum(dim=1) + PAD).masked_fill(padding, PAD)
         x = self.dropout(self.norm(self.tokens(ids) + self.positions(places)))
         return x.masked_fill(padding.unsqueeze(-1), 0), padding, [None]
@@ -203,8 +201,7 @@ class Attention(nn.Module):
             qkv_bias = torch.cat([self.query_bias, torch.zeros_like(self.query_bias), self.value_bias])
         qkv = F.linear(x, self.qkv.weight, qkv_bias).unflatten(-1, (3, self.heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        dropped = self.dropout * self.training
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropped)
+        mixed = F.scaled_dot_product_attention(query, key, value, bias, self.dropout * self.training)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
 
@@ -347,9 +344,7 @@ class Data2Vec2ForClassification(Data2Vec2PreTrainedModel):
         encoded = self.data2vec2(None, attention_mask, pixel_values, input_ids, return_dict=True, **kwargs)
         x = encoded.last_hidden_state
         logits = self.head(x[:, 1:].mean(dim=1) if self.kind == "mean" else x[:, 0])
-        loss = None
-        if labels is not None and self.kind == "score":
-            loss = F.mse_loss(logits.float().squeeze(1), labels.float())
-        elif labels is not None:
-            loss = F.cross_entropy(logits.float(), labels)
+        loss, answers, score = None, logits.float(), self.kind == "score"
+        if labels is not None:
+            loss = F.mse_loss(answers[:, 0], labels.float()) if score else F.cross_entropy(answers, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=encoded.hidden_states)
