@@ -48,6 +48,11 @@ def test_every_placeholder_has_a_variable():
     assert names == set(TEMPLATE["variables"]["properties"])
 
 
+def test_the_pod_has_what_prefect_kubernetes_refuses_to_miss():
+    pod = TEMPLATE["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
+    assert (pod["parallelism"], pod["completions"], pod["containers"][0]["name"]) == (1, 1, "prefect-job")
+
+
 def test_the_job_of_a_run_is_one_that_kubernetes_knows(prefect):
     """By the worker's own code and the API's own types, where the package prefect-kubernetes is installed."""
     worker = pytest.importorskip("prefect_kubernetes.worker")
