@@ -7,7 +7,6 @@ costs less than one of version 2, so that the same time has more of them. The ou
 of tokens.
 """
 
-import sys
 from dataclasses import replace
 
 import torch
@@ -24,7 +23,7 @@ from d2v_core.pretraining import PretrainConfig, Source
 from d2v_core.run import write_run
 from d2v_core.setup import Setup, make_setup
 from d2v_core.training.resume import fit_resumably
-from stages import params, training
+from stages import params, runner, training
 from stages.paths import MODELS, PLOTS, TABLES
 
 
@@ -54,15 +53,15 @@ class MaskedWords(nn.Module):
         return Loss(total, total.new_full((), len(truths)), len(inputs["inputs"]))
 
 
-def main(name: str = "text", updates: str = "", rate: str = "") -> None:
+def main(name: str = "text", updates: int = 0, rate: float = 0.0) -> None:
     """Pretrain modality ``name`` by masked words and publish the encoder."""
     block = params.modality(name, version=1)
     setup = make_setup(name, block, f"{params.PATH}: modalities.{name}")
     config = build(PretrainConfig, block["pretrain"], f"{params.PATH}: modalities.{name}.pretrain")
     config = replace(
         config,
-        loop=replace(config.loop, updates=int(updates or config.loop.updates)),
-        optimizer=replace(config.optimizer, rate=float(rate or config.optimizer.rate)),
+        loop=replace(config.loop, updates=updates or config.loop.updates),
+        optimizer=replace(config.optimizer, rate=rate or config.optimizer.rate),
     )
     seed, folder = params.get("seed"), TABLES / name
     source = Source(setup, config, Table(folder, "train", setup.modality.columns), seed)
@@ -87,4 +86,4 @@ def main(name: str = "text", updates: str = "", rate: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    runner.call(main)

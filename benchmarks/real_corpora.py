@@ -2,21 +2,28 @@
 
 CORPORA holds ``vision/cifar10-jpeg.tar.xz``, ``speech/fsdd.tar.xz``, ``speech/LibriSpeech``, ``text/gutenberg``,
 ``text/glue/SST-2``, ``text/glue/CoLA`` and ``text/banking77``.
-Writes ``data/raw/real``: links to them, and tables that say what is for
-training, for choosing (valid) and for reporting (test). docs/real.md says why each split is as it is.
+Writes ``data/raw/real``: links to them, recordings at other speeds, and tables that say what is for training, for
+choosing (valid) and for reporting (test). docs/real.md says why each split is as it is.
 """
 
 import csv
 import io
 import random
-import sys
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import soundfile
+import soxr
+
+from stages import runner
+
 RAW = Path("data/raw/real")
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+SPEEDS = 0.87, 1.0, 1.15  # of recordings to pretrain on
+RATE = 8000  # Hz
 HELD_OUT = {"theo": "valid", "nicolas": "test"}  # speakers of FSDD
 LABELLED = 1000  # training images of a class that keep their labels
 VALID_IMAGES = 4800  # training images of a class before those for choosing
@@ -60,7 +67,7 @@ def images(archive: Path) -> None:
 
 
 def speech(archive: Path, libri: Path) -> None:
-    """Write ``digits`` (FSDD by speaker) and ``speech`` (the same without labels, and LibriSpeech's training part)."""
+    """Write ``digits`` (FSDD by speaker), ``libri``, and ``speech`` (to pretrain on)."""
     with tarfile.open(archive) as members:
         recordings = read(io.TextIOWrapper(members.extractfile("fsdd/splits.tsv"), "utf-8"))
     digits = [
@@ -73,23 +80,46 @@ def speech(archive: Path, libri: Path) -> None:
         }
         for row in recordings
     ]
-    lines = (line for path in sorted(libri.glob("*/*/*/*.trans.txt")) for line in path.read_text().splitlines())
-    words = {key: said for key, _, said in (line.partition(" ") for line in lines)}
-    utterances = [row["utt_id"] for row in read((libri / "splits.tsv").open()) if row["split"] == "train"]
-    read_aloud = [
-        {
-            "path": f"LibriSpeech/train-clean-5/{speaker}/{chapter}/{speaker}-{chapter}-{number}.flac",
-            "text": words[f"{speaker}-{chapter}-{number}"],
-            "label": "",
-            "speaker": f"libri-{speaker}",
-            "split": "train",
-        }
-        for speaker, chapter, number in (name.split("-") for name in utterances)
-    ]
+    read_aloud = spoken(libri)
     link(RAW / "digits", [archive])
     write(RAW / "digits/manifest.tsv", digits)
-    link(RAW / "speech", [archive, libri])
-    write(RAW / "speech/manifest.tsv", [row | {"label": ""} for row in digits] + read_aloud)
+    link(RAW / "speech", [archive])
+    unlabelled = [row | {"label": ""} for row in digits]
+    heard = [row for row in unlabelled + read_aloud if row["split"] == "train"]
+    few = [row for row in unlabelled if row["split"] != "train"]
+    write(RAW / "speech/manifest.tsv", faster_and_slower(heard, archive, libri) + few[:4] + few[-4:])
+    link(RAW / "libri", [libri])
+    write(RAW / "libri/manifest.tsv", read_aloud)
+
+
+def faster_and_slower(rows: Rows, archive: Path, libri: Path) -> Rows:
+    """Write recordings at several speeds, by which a voice is lower or higher too; return their rows."""
+    with tarfile.open(archive) as members:
+        digits = {member.name: members.extractfile(member).read() for member in members if member.isfile()}
+    copies = []
+    for number, row in enumerate(rows):
+        source = io.BytesIO(digits[row["path"]]) if row["path"] in digits else libri.parent / row["path"]
+        wave, rate = soundfile.read(source, dtype="float64")
+        for speed in SPEEDS:
+            copy = soxr.resample(wave, rate * speed, RATE) if rate * speed != RATE else wave
+            path = f"audio/{number}-{speed}.wav"
+            (RAW / "speech/audio").mkdir(parents=True, exist_ok=True)
+            soundfile.write(RAW / "speech" / path, copy / max(1.0, 1.0001 * np.abs(copy).max()), RATE, "PCM_16")
+            copies.append(row | {"path": path})
+    return copies
+
+
+def spoken(libri: Path) -> Rows:
+    """Return LibriSpeech's utterances with their words; no speaker is in two splits."""
+    lines = (line for path in sorted(libri.glob("*/*/*/*.trans.txt")) for line in path.read_text().splitlines())
+    words = {key: said for key, _, said in (line.partition(" ") for line in lines)}
+    rows = []
+    for row in read((libri / "splits.tsv").open()):
+        speaker, chapter, _ = row["utt_id"].split("-")
+        path = f"LibriSpeech/train-clean-5/{speaker}/{chapter}/{row['utt_id']}.flac"
+        said = words[row["utt_id"]]
+        rows.append({"path": path, "text": said, "label": "", "speaker": f"libri-{speaker}", "split": row["split"]})
+    return rows
 
 
 def text(source: Path, rng: random.Random) -> None:
@@ -187,4 +217,4 @@ def write(path: Path, rows: Rows) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    runner.call(main)

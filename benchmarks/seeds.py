@@ -5,20 +5,21 @@ Prints Markdown: percent, mean ± sample deviation over all folders and seeds, o
 """
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from stages import runner
+
 SPLITS = ("valid", "test")
 FILES = {"evaluate": ("pretrained", "scratch"), "probe": ("pretrained", "random")}
 
 
-def main(*folders: str) -> None:
+def main(folder: str, *more: str) -> None:
     """Print both tables for the folders named."""
     for kind, arms in FILES.items():
-        print("\n".join(table(kind, arms, [Path(folder) for folder in folders])), end="\n\n")
+        print("\n".join(table(kind, arms, [Path(each) for each in (folder, *more)])), end="\n\n")
 
 
 def table(kind: str, arms: Sequence[str], folders: Sequence[Path]) -> list[str]:
@@ -47,4 +48,4 @@ def spread(numbers: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    runner.call(main)

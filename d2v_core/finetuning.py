@@ -15,6 +15,7 @@ from d2v_core.data.mixing import MixConfig, WaveMixConfig, mix, mix_waves
 from d2v_core.data.order import Batch, Place, follow, key
 from d2v_core.data.table import LABELS, Row, Table
 from d2v_core.errors import UserError
+from d2v_core.model.encoder import Encoder
 from d2v_core.model.supervised import HeadConfig, Supervised
 from d2v_core.setup import Setup
 from d2v_core.training.loop import LoopConfig, Step
@@ -51,6 +52,23 @@ class HideConfig:
 
 
 @dataclass(frozen=True)
+class ChooseConfig:
+    """When the model is scored on the split ``valid``, so that its best weights are kept (reference 6.1, 6.2, 6.4).
+
+    At every multiple of ``every`` updates from update ``after`` on, and at the last update. The score is the mean of
+    the ``metrics``, by default the first one that the task has.
+    """
+
+    every: int
+    after: int = 0
+    metrics: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require(self.every > 0, f"every must be positive, not {self.every}.")
+        require(self.after >= 0, f"after must not be negative, but is {self.after}.")
+
+
+@dataclass(frozen=True)
 class FinetuneConfig:
     """The block ``train`` of a task.
 
@@ -58,7 +76,8 @@ class FinetuneConfig:
     ``augment`` changes the modality's own block ``augment``: {} leaves it as it is, null augments nothing; ``mix``
     blends the images of a batch, ``mix_waves`` its waves. ``frozen`` names parts of the encoder that never learn;
     ``hide_tokens`` and ``hide_channels`` hide spans from it. ``block_bias`` gives every block a copy of the bias that
-    all share (3.2).
+    all share (3.2). ``choose`` says when the best weights are looked for; null: the last ones are kept. ``fresh`` names
+    parts of the encoder that begin with random weights, pretrained or not.
     """
 
     batch: float
@@ -75,11 +94,15 @@ class FinetuneConfig:
     mix: MixConfig | None = None
     block_bias: bool = False
     mix_waves: WaveMixConfig | None = None
+    choose: ChooseConfig | None = None
+    fresh: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require(self.batch > 0, f"batch must be positive, not {self.batch}.")
         require(len(self.seeds) > 0, "seeds must hold at least one number.")
         require(self.per_class >= 0, f"per_class must not be negative, but is {self.per_class}.")
+        counted = self.head.kind not in ("ctc", "score") or self.per_class == 0
+        require(counted, f"per_class must be 0, not {self.per_class}, for the head {self.head.kind!r} without classes.")
         for name in ("mix", "mix_waves"):
             fits = self.head.kind not in ("ctc", "score") or not getattr(self, name)
             require(fits, f"{name} needs a head of classes; set it to null for {self.head.kind!r}.")
@@ -108,6 +131,14 @@ def finetuned_setup(setup: Setup, config: FinetuneConfig) -> Setup:
     return replace(setup, trunk=trunk, config=build(type(setup.config), blocks, f"{setup.name}: train"))
 
 
+def require_parts(encoder: Encoder, parts: Sequence[str], key: str) -> None:
+    """Raise UserError for one of ``parts`` with which no parameter of ``encoder`` begins; ``key`` has named them."""
+    names = [name for name, _ in encoder.named_parameters()]
+    for part in parts:
+        if not any(name.startswith(part) for name in names):
+            raise UserError(f"train.{key} names {part!r}, with which no weight begins; one of them is {names[-1]}.")
+
+
 def finetune(
     setup: Setup,
     config: FinetuneConfig,
@@ -124,6 +155,7 @@ def finetune(
     Resume state is kept in the folder ``state``.
     """
     setup, rows = finetuned_setup(setup, config), labelled_rows(table, config, seed)
+    require_parts(model.encoder, config.frozen, "frozen")
     for name, parameter in model.encoder.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and not name.startswith(config.frozen))
 

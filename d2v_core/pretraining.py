@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from d2v_core import starting
 from d2v_core.config import require
 from d2v_core.data.order import Batch, Place, follow, key
 from d2v_core.data.table import Table
@@ -15,6 +16,7 @@ from d2v_core.errors import UserError
 from d2v_core.model.data2vec import Data2Vec, Data2VecConfig
 from d2v_core.model.data2vec2 import Data2Vec2
 from d2v_core.setup import Setup
+from d2v_core.training import checkpoint
 from d2v_core.training.loop import LoopConfig, Step
 from d2v_core.training.optimizer import OptimizerConfig
 from d2v_core.training.ranks import ALONE, Ranks
@@ -23,12 +25,17 @@ from d2v_core.training.resume import fit_resumably
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """The block ``pretrain`` of a modality; ``batch`` is the budget of one batch in the modality's unit."""
+    """The block ``pretrain`` of a modality.
+
+    ``batch`` is the budget of one batch in the modality's unit; ``start`` names the run whose weights are the first
+    ones, None: they are random (``d2v_core/starting.py``).
+    """
 
     batch: float
     objective: Data2VecConfig
     optimizer: OptimizerConfig
     loop: LoopConfig
+    start: str | None = None
 
     def __post_init__(self) -> None:
         require(self.batch > 0, f"batch must be positive, not {self.batch}.")
@@ -46,10 +53,10 @@ def pretrain(
 ) -> tuple[Data2Vec, Iterator[Step]]:
     """Return a new model, and the steps in which it trains when they are taken.
 
-    Resume state is kept in the folder ``state``. Raises UserError when no row is long enough to train on.
+    Resume state is kept in the folder ``state``. Raises UserError when no row is long enough to train on, or when the
+    model cannot begin with the run that ``config.start`` names.
     """
-    torch.manual_seed(seed)
-    model = make_model(setup, config).to(device)
+    model = first_model(setup, config, seed, state).to(device)
     source = Source(setup, config, table, seed)
 
     def order(start: Place) -> Iterator[tuple[Batch, Place]]:
@@ -95,6 +102,19 @@ def hide(setup: Setup, inputs: dict[str, Tensor], rngs: Sequence[np.random.Gener
     if setup.version == 2:
         hidden["visible"] = torch.from_numpy(np.nonzero(~mask)[1].reshape(len(mask), -1))
     return hidden
+
+
+def first_model(setup: Setup, config: PretrainConfig, seed: int, state: Path) -> Data2Vec:
+    """Return a model with the weights that ``seed`` draws, or those of ``config.start``.
+
+    The latter are left out where a checkpoint in the folder ``state`` will replace them: the run they come from may be
+    gone by then.
+    """
+    torch.manual_seed(seed)
+    model = make_model(setup, config)
+    if config.start and not (state / checkpoint.LAST).exists():
+        starting.begin(model, setup, config.start)
+    return model
 
 
 def make_model(setup: Setup, config: PretrainConfig) -> Data2Vec:

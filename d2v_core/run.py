@@ -3,6 +3,7 @@
 ``config.json`` says what the weights in ``model.safetensors`` belong to and how they came to be.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,6 +48,12 @@ def read_weights(folder: Path, prefix: str = "") -> dict[str, Tensor]:
     except (FileNotFoundError, safetensors.SafetensorError) as error:
         raise UserError(f"{folder}/{WEIGHTS} cannot be read ({error}); train the run again.") from None
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+
+
+def digest(folder: Path) -> str:
+    """Return 12 hexadecimal digits that tell the weights of the run at ``folder`` from others."""
+    with (Path(folder) / WEIGHTS).open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:12]
 
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:

@@ -22,7 +22,7 @@ def finetune(
     Args:
         task: a key of ``tasks`` in params.yaml
         updates: how many optimizer updates
-        batch: size of a batch: seconds of audio, images, or texts
+        batch: size of a batch: seconds of audio, images, or tokens
         seed: the only seed to train with, in place of those in params.yaml
         recipe: a published model, laid over params.yaml before the other parameters (docs/recipes.md)
         isolated: run in a workspace of its own and keep the result as a branch; any changed parameter does so too

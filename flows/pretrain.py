@@ -29,7 +29,7 @@ def pretrain(
     Args:
         modality: a key of ``modalities`` in params.yaml
         updates: how many optimizer updates
-        batch: size of a batch: seconds of audio, images, or blocks of text
+        batch: size of a batch: seconds of audio, images, or tokens
         seed: of masks, order, dropout and first weights
         version: 1 is data2vec, 2 is data2vec 2.0
         recipe: a published model, laid over params.yaml before the other parameters (docs/recipes.md)

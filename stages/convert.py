@@ -1,6 +1,7 @@
 """``python -m stages.convert SOURCE FOLDER``: an official or a Hugging Face checkpoint → a run like those trained here.
 
-A task starts from it by ``pretrained: FOLDER``; ``d2v_core.load`` takes any folder.
+A task starts from it by ``pretrained: FOLDER``, pretraining by the line ``pretrain.start`` that is printed;
+``d2v_core.load`` takes any folder.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from d2v_core.errors import UserError
 from d2v_core.interop import fairseq, huggingface
-from d2v_core.run import CONFIG, WEIGHTS, read_config, write_run
+from d2v_core.run import CONFIG, WEIGHTS, digest, read_config, write_run
 from stages import runner
 
 PARTS = ("encoder", "head", "teacher")
@@ -59,6 +60,7 @@ def summary(config: Mapping, weights: Mapping[str, Tensor], folder: str) -> list
         lines.append(f"  not in the file, taken as published: {shortened(assumed)}")
     if config.get("ignored"):
         lines.append(f"  ignored: {shortened(config['ignored'])}")
+    lines.append(f"  to go on pretraining from it: pretrain.start: {folder}@{digest(Path(folder))}")
     return lines
 
 

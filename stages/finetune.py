@@ -16,7 +16,8 @@ from d2v_core.finetuning import finetune
 from d2v_core.model.supervised import Supervised
 from d2v_core.run import write_run
 from d2v_core.training.ranks import ALONE, Ranks
-from stages import runner, tasks, training
+from stages import choosing, runner, tasks, training
+from stages.choosing import Choice
 from stages.paths import PLOTS
 from stages.tasks import ORIGINS, Task
 
@@ -26,24 +27,35 @@ def main(name: str, origin: str) -> None:
     if origin not in ORIGINS:
         raise UserError(f"the origin of the weights must be one of {', '.join(ORIGINS)}, not {origin!r}.")
     task = tasks.starting_from(tasks.read_task(name), origin)
+    if task.train.choose:
+        choosing.check(task, task.train.choose)
     place = training.gather(task.train.loop.accumulate > 1)
     records = []
     with publish_folder(tasks.run_folder(name, origin, 0).parent) if place.first else nullcontext() as folder:
         for seed in task.train.seeds:
             torch.manual_seed(seed)
             model = tasks.first_model(task, origin)
-            rows = train(task, model, seed, f"finetune-{name}-{origin}", place)
+            rows, choice = train(task, model, seed, f"finetune-{name}-{origin}", place)
             records += [{"seed": seed, **row} for row in rows]
             run = {**task.finetuned.describe(), "task": name, "origin": origin, "seed": seed}
             run |= {"head": task.train.head.kind, "symbols": task.symbols}
+            run |= {"chosen_update": choice.update} if choice else {}
             if folder:
                 write_run(folder / f"seed-{seed}", run, model.state_dict())
+            if folder and choice:
+                training.write_csv(folder / f"seed-{seed}" / choosing.FILE, choice.scores)
+                print(f"{name} {origin} seed {seed}: the weights of update {choice.update} are the best on valid")
     if place.first:
         training.write_csv(PLOTS / name / f"{origin}.csv", records)
 
 
-def train(task: Task, model: Supervised, seed: int, label: str, place: Ranks = ALONE) -> list[dict[str, str]]:
-    """Train ``model`` in place, going on where a stopped run of the same kind was; return the first rank's records."""
+def train(
+    task: Task, model: Supervised, seed: int, label: str, place: Ranks = ALONE
+) -> tuple[list[dict[str, str]], Choice | None]:
+    """Train ``model`` in place, going on where a stopped run of the same kind was.
+
+    Return the first rank's records; where the task chooses, it also has the best weights and how they were chosen.
+    """
     model.to(training.pick_device())
     identity = {
         **task.finetuned.describe(),
@@ -56,8 +68,11 @@ def train(task: Task, model: Supervised, seed: int, label: str, place: Ranks = A
     with training.resume_state(label, identity, place) as state:
         log = training.CsvLog(state / "log.csv")
         steps = finetune(task.setup, task.train, model, task.table("train"), task.labels, seed, state, place, stop)
+        if task.train.choose:
+            steps = choosing.scored(steps, task, task.train.choose, model, state, place)
         training.follow(steps, log, f"{label}-{seed}", task.train.loop.updates, place)
-    return log.rows
+        choice = choosing.take_best(state, model) if task.train.choose and place.first else None
+    return log.rows, choice
 
 
 def weights_digest(model: Supervised) -> str:

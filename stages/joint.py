@@ -62,6 +62,8 @@ def read_member(modality: str, where: str) -> Member:
     key = f"{params.PATH}: modalities.{modality}"
     setup = make_setup(modality, block, key)
     config = build(PretrainConfig, block["pretrain"], f"{key}.pretrain")
+    if config.start:
+        raise UserError(f"{key}.pretrain.start must be null in a joint run, whose members share blocks.")
     table = tables.Table(TABLES / modality, "train", setup.modality.columns, setup.config.table)
     return Member(setup, config, table)
 

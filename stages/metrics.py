@@ -15,6 +15,12 @@ from stages.intervals import Scores, Scoring
 from stages.transcript_scores import error_rates
 
 BEST = 5  # answers among which the right one may be
+LOWER_IS_BETTER = ("error", "loss", "perplexity", "substitutions", "insertions", "deletions")
+
+
+def lower_is_better(metric: str) -> bool:
+    """Return whether a metric counts what went wrong."""
+    return any(word in metric.lower() for word in LOWER_IS_BETTER)
 
 
 def transcription_scores(truths: Sequence[str], answers: Sequence[str]) -> Scoring:

@@ -7,9 +7,11 @@ import math
 
 from d2v_core.config import build
 from d2v_core.data import table as tables
+from d2v_core.errors import UserError
 from d2v_core.model.data2vec import Data2Vec
 from d2v_core.pretraining import PretrainConfig, pretrain
 from d2v_core.run import write_run
+from d2v_core.starting import folder_of
 from stages import params, runner, training
 from stages.paths import METRICS, MODELS, PLOTS, TABLES
 
@@ -19,6 +21,7 @@ def main(name: str) -> None:
     setup = training.read_setup(name)
     config = build(PretrainConfig, params.modality(name).get("pretrain"), f"{params.PATH}: modalities.{name}.pretrain")
     seed = params.get("seed")
+    check_start(name, config.start)
     table = tables.Table(TABLES / name, "train", setup.modality.columns, setup.config.table)
     identity = training.identity_of(setup, config, seed, TABLES / name)
     place, stop = training.gather(), training.asked_to_stop()
@@ -31,6 +34,13 @@ def main(name: str) -> None:
             write_run(MODELS / "pretrain" / name, {**identity, "updates": config.loop.updates}, weights(model))
             training.write_csv(PLOTS / name / "pretrain.csv", log.rows)
             training.write_json(METRICS / name / "pretrain.json", summary(log.rows))
+
+
+def check_start(name: str, start: str | None) -> None:
+    """Raise UserError when modality ``name`` would ``start`` from the run that it replaces."""
+    folder = MODELS / "pretrain" / name
+    if start and folder_of(start).resolve() == folder.resolve():
+        raise UserError(f"{name}: pretrain.start names {folder}, which this run replaces; copy it and name the copy.")
 
 
 def weights(model: Data2Vec) -> dict:

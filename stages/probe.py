@@ -69,10 +69,13 @@ def main(name: str) -> None:
 
 
 def read_frozen_task(name: str) -> Task:
-    """Return the task ``name`` without what training drops, hides and blends: a frozen encoder sees everything."""
+    """Return the task ``name`` without what training drops, hides and blends: a frozen encoder sees everything.
+
+    Nor are weights chosen on valid, where a probe keeps the last ones, and no part of the encoder begins anew.
+    """
     task = tasks.read_task(name)
     train = replace(task.train, regularise=WHOLE, hide_tokens=None, hide_channels=None, mix=None, mix_waves=None)
-    return replace(task, train=train)
+    return replace(task, train=replace(train, choose=None, fresh=()))
 
 
 def probe_head(task: Task, config: ProbeConfig, origin: str, seed: int) -> dict[str, Scoring]:

@@ -13,7 +13,7 @@ from d2v_core.config import build
 from d2v_core.data import table as tables
 from d2v_core.data.order import follow
 from d2v_core.errors import UserError
-from d2v_core.pretraining import PretrainConfig, Source, make_model
+from d2v_core.pretraining import PretrainConfig, Source, first_model
 from d2v_core.training import checkpoint
 from d2v_core.training.optimizer import make_optimizer
 from stages import params, runner, training
@@ -29,10 +29,9 @@ def main(name: str, update: int) -> None:
     table = tables.Table(TABLES / name, "train", setup.modality.columns, setup.config.table)
     source = Source(setup, config, table, seed)
     device = training.pick_device()
-    torch.manual_seed(seed)
-    model = make_model(setup, config).to(device).train()
     identity = training.identity_of(setup, config, seed, TABLES / name)
     folder = training.state_folder(f"pretrain-{name}", identity)
+    model = first_model(setup, config, seed, folder).to(device).train()
     place = checkpoint.restore(folder, model, make_optimizer(model, config.optimizer)) or {"update": 0}
     print(f"weights of update {place['update']}")
     first = update * config.loop.accumulate

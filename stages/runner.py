@@ -68,15 +68,16 @@ def program() -> str:
 
 
 def typed(main: Callable[..., None]) -> tuple:
-    """Return the command line's arguments for ``main``, numbers where it takes ``int``.
+    """Return the command line's arguments for ``main``, numbers where it takes ``int`` or ``float``.
 
     Raises TypeError for too few or too many, ValueError for what is no number.
     """
     signature = inspect.signature(main)
     bound = signature.bind(*sys.argv[1:])
     for name, value in bound.arguments.items():
-        if signature.parameters[name].annotation is int:
-            bound.arguments[name] = tuple(map(int, value)) if isinstance(value, tuple) else int(value)
+        number = signature.parameters[name].annotation
+        if number in (int, float):
+            bound.arguments[name] = tuple(map(number, value)) if isinstance(value, tuple) else number(value)
     return bound.args
 
 

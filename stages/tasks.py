@@ -11,7 +11,7 @@ from torch import Tensor
 from d2v_core.data.table import LABELS, Row, Table
 from d2v_core.errors import UserError
 from d2v_core.evaluation import ctc
-from d2v_core.finetuning import FinetuneConfig, finetuned_setup, label_columns, predict
+from d2v_core.finetuning import FinetuneConfig, finetuned_setup, label_columns, predict, require_parts
 from d2v_core.model.encoder import Encoder
 from d2v_core.model.supervised import HeadConfig, Supervised
 from d2v_core.run import fill, read_config, read_weights
@@ -189,8 +189,12 @@ def of_run(task: Task, folder: Path) -> Task:
 def first_model(task: Task, origin: str, head: HeadConfig | None = None) -> Supervised:
     """Return the model with which ``task``, as ``starting_from`` gives it, begins."""
     model = task.model(head)
+    require_parts(model.encoder, task.train.fresh, "fresh")
+    random = {name: value.clone() for name, value in model.encoder.state_dict().items()}
     if origin == "pretrained":
         load_pretrained(task, model.encoder)
+        fresh = {name: value for name, value in random.items() if name.startswith(task.train.fresh)}
+        model.encoder.load_state_dict(fresh, strict=False)
     return model
 
 

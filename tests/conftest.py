@@ -27,11 +27,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch) -> Project:
-    """An empty project in the current folder; ``prepare`` decodes in this process, however long it takes."""
+def home(tmp_path, monkeypatch) -> Path:
+    """The current folder, which is empty."""
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def project(home, monkeypatch) -> Project:
+    """An empty project in the current folder; ``prepare`` decodes in this process, however long it takes."""
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    return Project(tmp_path, monkeypatch)
+    return Project(home, monkeypatch)
 
 
 @pytest.fixture(scope="session")

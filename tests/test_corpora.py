@@ -2,6 +2,7 @@
 
 import polars as pl
 import pytest
+import torch
 
 from d2v_core.config import build
 from stages import readers
@@ -167,3 +168,12 @@ def test_pairs_of_rte_are_told_apart_and_cola_has_its_correlation(novel, corpora
 )
 def test_auto_finds_the_layout(corpora, raw, layout, names):
     assert items(corpora / raw, "auto", **names).equals(items(corpora / raw, layout, **names))
+
+
+def test_every_exif_orientation_is_turned_upright(corpora):
+    paths = sorted((corpora / "vision/exif-orientation").glob("Portrait_*.jpg"))
+    upright, *others = [readers.read_image(path, 1).float() for path in paths]
+    small = torch.nn.functional.adaptive_avg_pool2d
+    for path, image in zip(paths[1:], others, strict=True):
+        assert image.shape == upright.shape, path.name
+        assert (small(image, 24) - small(upright, 24)).abs().mean() < 3, path.name

@@ -1,7 +1,7 @@
 """What goes wrong in a stranger's first hour, done for real: one sentence that says what to do, and no traceback.
 
-Faults in params.yaml, corpora and cut-off files are in stages/test_bad_input.py, SIGTERM in stages/test_stopping.py, a
-full disk in flows/test_full_disk.py.
+Faults in params.yaml, corpora and cut-off files are in stages/test_bad_input.py, SIGTERM in
+stages/test_training_stages.py, a full disk in flows/test_full_disk.py.
 """
 
 import json

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from d2v_core.run import digest
+from tests.nightly import nightly
 from tests.tiny import ROOT, environment, small_params, words
 
 WHO = {f"GIT_{role}_{what}": "tests@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
@@ -160,6 +162,19 @@ def test_an_experiment_changes_numbers_and_runs_what_depends_on_them(repository)
     assert "short" in run(repository, "dvc", "exp", "list", "--name-only")
 
 
+@nightly("takes half a minute")
+def test_the_lock_says_which_weights_pretraining_began_with(repository):
+    shutil.copytree(repository / "models/pretrain/text", repository / "models/first")
+    params = yaml.safe_load((repository / "params.yaml").read_text())
+    start = params["modalities"]["text"]["pretrain"]["start"] = f"models/first@{digest(repository / 'models/first')}"
+    (repository / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    assert set(json.loads(run(repository, "dvc", "status", "--json"))) == {"pretrain@text", "report"}
+    run(repository, "dvc", "repro", "pretrain@text")
+    lock = yaml.safe_load((repository / "dvc.lock").read_text())["stages"]["pretrain@text"]
+    assert lock["params"]["params.yaml"]["modalities.text.pretrain"]["start"] == start
+    assert "up to date" in run(repository, "dvc", "repro", "pretrain@text")
+
+
 def glue_params(folder: Path) -> dict:
     """Write a tiny CoLA and RTE as they are downloaded; return parameters with their recipes, small, and text alone."""
     answers = ("entailment", "not_entailment")
@@ -182,7 +197,7 @@ def glue_params(folder: Path) -> dict:
     return params
 
 
-@pytest.mark.skipif(not os.environ.get("D2V_NIGHTLY"), reason="takes two minutes; set D2V_NIGHTLY=1")
+@nightly("takes two minutes")
 def test_the_sweep_of_glue_in_the_docs_is_run_and_averaged(tmp_path):
     page = (ROOT / "docs/experiments.md").read_text(encoding="utf-8").partition("## GLUE")[2].partition("\n## ")[0]
     page = page.replace("1e-5,2e-5,4e-5,6e-5", "1e-5,6e-5").replace("1e-5 2e-5 3e-5 4e-5", "1e-5 4e-5")

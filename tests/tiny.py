@@ -70,7 +70,8 @@ class Project:
         out, err = io.StringIO(), io.StringIO()
         with self.monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
             patch.setattr(sys, "argv", ["-m", *arguments])
-            patch.delitem(sys.modules, f"stages.{stage}", raising=False)
+            for module in (f"stages.{stage}", f"stages.{stage}.__main__"):
+                patch.delitem(sys.modules, module, raising=False)
             try:
                 runpy.run_module(f"stages.{stage}", run_name="__main__", alter_sys=True)
             except SystemExit as end:
@@ -151,8 +152,9 @@ def small_params() -> dict:
         block["pretrain"]["batch"] = batch
     for task, batch in (("transcribe", 2), ("digits", 8), ("topics", 64)):
         train, probe = params["tasks"][task]["train"], params["tasks"][task]["probe"]
-        train |= {"batch": batch, "per_class": 3, "seeds": [0], "loop": dict(LOOP)}
+        train |= {"batch": batch, "seeds": [0], "loop": dict(LOOP)}
         probe |= {"seeds": [0], "updates": 3} if task == "transcribe" else {"seeds": [0], "penalties": [1.0]}
+        train["per_class"] = 0 if task == "transcribe" else 3
     return params
 
 

@@ -12,7 +12,7 @@ INPUTS = {  # the name of an input, and how it is made
 }
 NEXT = "\n\n"
 LICENSE = "License: to be named by whoever publishes these weights; the data they were trained on may restrict it."
-ORIGINS = ("source", "task", "origin", "seed", "updates", "table_digest")  # what runs say about how they came to be
+ORIGINS = ("source", "task", "origin", "seed", "updates", "chosen_update", "table_digest")  # what a run says of itself
 
 
 def write_card(

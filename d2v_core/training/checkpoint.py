@@ -84,12 +84,19 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
     """
     if not (folder / LAST).exists():
         return None
-    try:
+    with loading(folder):
         path = folder / json.loads((folder / LAST).read_text())
         state = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         return state["position"]
+
+
+@contextmanager
+def loading(folder: Path) -> Iterator[None]:
+    """Turn a failure to load what was saved in ``folder`` into a UserError."""
+    try:
+        yield
     except UNUSABLE as error:
         raise UserError(
             f"{folder} holds a checkpoint that cannot be gone on from ({type(error).__name__}): remove the folder to "

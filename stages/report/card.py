@@ -49,6 +49,7 @@ def read_card(run: Path, config: Mapping, content: Content) -> Card:
     facts |= {"Input": taken(config), "Size": size(run, config)}
     facts |= trained_on(config, content)
     facts |= {"Updates": grouped(config["updates"])} if "updates" in config else {}
+    facts |= {"Weights": f"of update {config['chosen_update']}, the best on valid"} if "chosen_update" in config else {}
     facts |= {"Seed": str(seed)} if seed is not None else {}
     facts |= {"Source": str(config["source"])} if "source" in config else {}
     tasks = [one for one in content.tasks if str(one.settings.get("pretrained")) == run.as_posix()]

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from stages.metrics import lower_is_better
+
 LEAST_TARGET_SPREAD = 0.1  # below these, data2vec's reference code stops a run as collapsed
 LEAST_PREDICTION_SPREAD = 0.01
 MOSTLY_POSITION = 0.5
-LOWER_IS_BETTER = ("error", "loss", "perplexity", "substitutions", "insertions", "deletions")
 LEAST_DIFFERENCE = 1.0  # points
 
 CLEAR_RULE = (
@@ -60,7 +61,7 @@ class Comparison:
     @property
     def lower_is_better(self) -> bool:
         """Whether the metric counts what went wrong."""
-        return any(word in self.metric.lower() for word in LOWER_IS_BETTER)
+        return lower_is_better(self.metric)
 
     @property
     def difference(self) -> float | None:

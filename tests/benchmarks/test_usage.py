@@ -21,6 +21,9 @@ def test_it_starts(name):
     [
         ("decoding four", "usage: python -m benchmarks.decoding [UTTERANCES] [FRAMES]"),
         ("intervals 3", "usage: python -m benchmarks.intervals"),
+        ("masked_words text 10 fast", "usage: python -m benchmarks.masked_words [NAME] [UPDATES] [RATE]"),
+        ("real_corpora", "usage: python -m benchmarks.real_corpora CORPORA"),
+        ("seeds", "usage: python -m benchmarks.seeds FOLDER [MORE ...]"),
         ("scaling 8 many", "usage: python -m benchmarks.scaling [GPUS ...]"),
         ("preparation sped", "error: there is no group 'sped'; choose one of speed, scaling, memory."),
         ("gradients", "error: there is nothing to sum; run torchrun --nproc-per-node=2 -m benchmarks.gradients."),

@@ -186,6 +186,14 @@ def test_every_block_has_a_bias_of_its_own_that_learns():
             r"train\.mix_waves needs a head",
         ),
         ({"head": {"kind": "ctc", "freeze": 0, "smoothing": 0.0}}, r"train\.augment must be null for the head 'ctc'"),
+        (
+            {"head": {"kind": "ctc", "freeze": 0, "smoothing": 0.0}, "per_class": 2},
+            r"train\.per_class must be 0, not 2",
+        ),
+        (
+            {"head": {"kind": "score", "freeze": 0, "smoothing": 0.0}, "per_class": 2},
+            r"train\.per_class must be 0, not 2",
+        ),
         ({"head": {"kind": "tags", "freeze": 0, "smoothing": 0.1}}, r"train\.head\.smoothing must be 0 for the head"),
         ({"mix": {"mixup": 0.8}}, r"train\.mix\.cutmix is missing"),
         ({"mix": PUBLISHED["mix"] | {"switch": 2.0}}, r"train\.mix\.switch must be in"),

@@ -1,6 +1,5 @@
 """A run that was stopped and a run that was not end in the same bits; the same seed gives the same run."""
 
-import os
 from dataclasses import replace
 
 import pyarrow as pa
@@ -11,10 +10,11 @@ from d2v_core.data.table import Table, write_index, write_shard
 from d2v_core.errors import UserError
 from d2v_core.pretraining import pretrain
 from tests.d2v_core.blocks import MODALITIES, rows, small_block, small_setup
+from tests.nightly import NIGHTLY
 
 CPU = torch.device("cpu")
 BATCH = {"speech": 3.0, "vision": 4, "text": 200}
-CASES = [(1, 1), (2, 2)] + [(2, 1), (1, 2)] * bool(os.environ.get("D2V_NIGHTLY"))
+CASES = [(1, 1), (2, 2)] + [(2, 1), (1, 2)] * NIGHTLY
 
 
 def make_table(folder, name, setup, count=12):

@@ -1,6 +1,5 @@
 """Training on several processes is the training of one, with any number of them before and after a restart."""
 
-import os
 from dataclasses import replace
 
 import pytest
@@ -11,6 +10,7 @@ from d2v_core.pretraining import pretrain
 from d2v_core.training.ranks import join
 from tests.d2v_core.blocks import MODALITIES, small_block, small_setup
 from tests.d2v_core.test_pretraining import BATCH, make_table
+from tests.nightly import NIGHTLY
 from tests.ranks import on_ranks
 
 CPU = torch.device("cpu")
@@ -37,7 +37,7 @@ def trace(setup, config, table, state, stop_after=None):
 
 
 CASES = [("speech", 1), ("vision", 2), ("text", 1)]
-if os.environ.get("D2V_NIGHTLY"):
+if NIGHTLY:
     CASES = [(name, version) for name in MODALITIES for version in (1, 2)]
 
 

@@ -13,8 +13,9 @@ from machines import begin, check_afterwards, ended, processes, release, trained
 from prefect.deployments import run_deployment
 
 from flows import worker as worker_module
+from tests.nightly import nightly
 
-pytestmark = pytest.mark.skipif(not os.environ.get("D2V_NIGHTLY"), reason="takes minutes; set D2V_NIGHTLY=1")
+pytestmark = nightly("takes minutes")
 
 
 def cancel_by_cli(client, run, environment):

@@ -4,12 +4,13 @@ The first is the stage's sentence. In the second the training is done and only D
 waits for room instead of training again.
 """
 
-import os
 import shutil
 import subprocess
 
 import pytest
 from machines import ROOT
+
+from tests.nightly import nightly
 
 STAGE = """
 from pathlib import Path
@@ -50,7 +51,7 @@ wait $flow; cat log
 dvc repro pretrain@speech; cat trained
 """
 UNSHARE = ["unshare", "--map-root-user", "--mount"]
-pytestmark = pytest.mark.skipif(not os.environ.get("D2V_NIGHTLY"), reason="takes a minute; set D2V_NIGHTLY=1")
+pytestmark = nightly("takes a minute")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 With test_failures.py the table in docs/operations.md; the same holds after each.
 """
 
-import os
 import subprocess
 import time
 from collections import Counter
@@ -28,8 +27,9 @@ from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from flows.setup_server import silence
+from tests.nightly import nightly
 
-pytestmark = pytest.mark.skipif(not os.environ.get("D2V_NIGHTLY"), reason="takes minutes; set D2V_NIGHTLY=1")
+pytestmark = nightly("takes minutes")
 
 
 @pytest.mark.parametrize("ends", ["after", "during"])

@@ -2,7 +2,6 @@
 
 import functools
 import http.server
-import os
 import shutil
 import subprocess
 import threading
@@ -13,6 +12,7 @@ from browser import page
 
 from flows.pretrain import pretrain
 from flows.reproduce import reproduce
+from tests.nightly import nightly
 
 pytestmark = pytest.mark.skipif(not shutil.which("chromium"), reason="needs the program chromium")
 
@@ -57,7 +57,7 @@ def shown(folder):
         pages.shutdown()
 
 
-@pytest.mark.skipif(not os.environ.get("D2V_NIGHTLY"), reason="takes 10 seconds; set D2V_NIGHTLY=1")
+@nightly("takes 10 seconds")
 def test_the_version_and_the_report_of_runs_can_be_read_in_the_browser(prefect, server, workspace, monkeypatch):
     address = server.removesuffix("/api")
 

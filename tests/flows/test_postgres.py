@@ -15,10 +15,11 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import children
+from tests.nightly import nightly
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))  # where Debian puts them
 pytestmark = [
-    pytest.mark.skipif(not os.environ.get("D2V_NIGHTLY"), reason="takes a minute; set D2V_NIGHTLY=1"),
+    nightly("takes a minute"),
     pytest.mark.skipif(not BINARIES, reason="needs Debian's package postgresql"),
 ]
 

@@ -1,7 +1,6 @@
 """A published recipe through a flow, with numbers of one's own, pushed to the remote: and then fetched elsewhere."""
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,8 +10,9 @@ import yaml
 from machines import ROOT
 
 from flows.pretrain import pretrain
+from tests.nightly import nightly
 
-pytestmark = pytest.mark.skipif(not os.environ.get("D2V_NIGHTLY"), reason="takes a minute; set D2V_NIGHTLY=1")
+pytestmark = nightly("takes a minute")
 STAGES = """
 stages:
   pretrain:

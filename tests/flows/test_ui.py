@@ -1,6 +1,5 @@
 """``make ui``: a taken port (test_first_hour.py has more), and at night a whole life with a password."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -10,7 +9,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import pytest
+from tests.nightly import nightly
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,7 +38,7 @@ def status(url: str, password: str = "", method: str = "POST") -> int:
         return error.code
 
 
-@pytest.mark.skipif(not os.environ.get("D2V_NIGHTLY"), reason="starts everything; set D2V_NIGHTLY=1")
+@nightly("starts everything")
 def test_everything_starts_behind_a_password_and_stops(workspace, environment):
     (workspace / "prefect.yaml").write_text((ROOT / "prefect.yaml").read_text())
     settings = environment | {"PREFECT_SERVER_API_AUTH_STRING": "ann:secret", "PREFECT_API_URL": ""}

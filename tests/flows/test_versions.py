@@ -16,6 +16,8 @@ import yaml
 from browser import page
 from machines import ROOT
 
+from tests.nightly import nightly
+
 SECRET = "a-secret-that-no-file-may-hold"
 
 
@@ -85,7 +87,7 @@ def test_plots_are_drawn_without_a_network(done, run, tmp_path):
             assert sorted(shown) == ["1", "1", "2", "3", "3", "4", "5"]  # two threes were taken for ones
 
 
-@pytest.mark.skipif(not os.environ.get("D2V_NIGHTLY"), reason="takes 20 seconds; set D2V_NIGHTLY=1")
+@nightly("takes 20 seconds")
 def test_a_sweep_is_queued_and_run(done, run):
     queued = run("dvc", "exp", "run", "--queue", "-S", "modalities.speech.pretrain.batch=4,8", "pretrain@speech")
     assert queued.count("Queued experiment") == 2

@@ -131,7 +131,7 @@ def test_what_cannot_be_read_is_one_sentence_and_leaves_nothing(project):
     assert "nowhere.pt is missing" in project.refused("convert", "nowhere.pt", "run")
     assert "is not a file that torch.save wrote" in project.refused("convert", "params.yaml", "run")
     (project.folder / "folder").mkdir()
-    assert "folder" in project.refused("convert", "folder", "run")
+    assert "folder/config.json is missing or describes none of" in project.refused("convert", "folder", "run")
     assert project.refused("convert") == "usage: python -m stages.convert SOURCE FOLDER"
     assert not (project.folder / "run").exists()
 

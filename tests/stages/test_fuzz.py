@@ -7,7 +7,6 @@ import gzip
 import io
 import json
 import lzma
-import os
 import random
 import tarfile
 import time
@@ -26,10 +25,11 @@ from d2v_core.errors import Dropped, UserError
 from stages import vocabulary
 from stages.layouts import COLUMNS, CorpusConfig, manifest
 from stages.preparation.shards import Job, Task, make_rows
+from tests.nightly import NIGHTLY
 from tests.stages.test_readers import FORMATS, IMAGES, SPEECH, TEXT, VISION, tone
 from tests.tiny import words
 
-FILES = 5000 if os.environ.get("D2V_NIGHTLY") == "1" else 250
+FILES = 5000 if NIGHTLY else 250
 SLOWEST = 5.0  # seconds for one file, on a busy machine
 NUMBERS = [bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\1", b"\1\0\0\0", b"\x80\0\0\0"]
 
@@ -80,9 +80,8 @@ def text_files() -> dict[str, bytes]:
 
 
 @pytest.fixture
-def pieces(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "vocabulary"
+def pieces(home) -> Path:
+    folder = home / "vocabulary"
     folder.mkdir()
     items = pl.DataFrame([{"text": words(number)} for number in range(50)], schema=COLUMNS)
     vocabulary.train_pieces(folder / "pieces.model", items, 39, vocabulary.VocabularyConfig("pieces"))

@@ -9,7 +9,7 @@ import torch
 import d2v_core
 from d2v_core.run import read_weights
 from stages import joint
-from stages.training import CsvLog
+from tests.stages.test_training_stages import interrupt
 from tests.tiny import contents
 
 LOOP = {"updates": 12, "accumulate": 1, "log_every": 1, "save_every": 5}
@@ -53,16 +53,7 @@ def test_a_stopped_joint_run_ends_in_the_same_bits(both):
     for folder in ("models", "plots", "state"):
         both.folder.joinpath(folder).rename(both.folder / f"{folder}.old")
 
-    def write(self, record):
-        written(self, record)
-        if record["update"] == 8:
-            raise KeyboardInterrupt
-
-    written = CsvLog.write
-    with both.monkeypatch.context() as patch:
-        patch.setattr(CsvLog, "write", write)
-        with pytest.raises(KeyboardInterrupt):
-            joint.main("both")
+    interrupt(both, 8, joint.main, "both")
     assert list(Path("state/checkpoints/joint-both").glob("*/LAST"))
     joint.main("both")
     assert (contents(Path("models/joint")), contents(Path("plots/both"))) == whole

@@ -12,6 +12,8 @@ from d2v_core.config import build
 from d2v_core.errors import UserError
 from stages.layouts import COLUMNS, CorpusConfig, assign_splits, manifest
 
+pytestmark = pytest.mark.usefixtures("home")
+
 
 def corpus(layout: str, **changes: object) -> CorpusConfig:
     values = {"raw": "corpus", "layout": layout, "holdout": {"valid": 0.0, "test": 0.0}, "rows_per_shard": 4}
@@ -24,11 +26,6 @@ def items(layout: str, seed: int = 0, **changes: object) -> dict[str, dict]:
 
 def splits(layout: str, **changes: object) -> dict[str, str]:
     return {name: row["split"] for name, row in items(layout, **changes).items()}
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 def write(*paths: str, text: str = "", raw: str = "corpus") -> None:

@@ -21,10 +21,7 @@ from stages.layouts.config import Layout
 from tests.stages.test_layouts import corpus, items, splits, write
 from tests.tiny import ROOT
 
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def pack(folder: str, target: str) -> None:

@@ -1,9 +1,6 @@
 """Awkward corpora on their way to tables: whatever the folder is like, every item is accounted for."""
 
-import gzip
-import io
 import os
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.nightly import NIGHTLY
+from tests.stages.test_layouts_foreign import pack
+from tests.stages.test_prepare import reasons
 from tests.tiny import SENTENCE, Project, contents, write_audio
 
 NO_HOLDOUT = {"holdout": {"valid": 0.0, "test": 0.0}, "max_dropped": 1.0}
@@ -23,11 +23,6 @@ def frame(name: str, split: str = "train") -> pl.DataFrame:
     )
 
 
-def dropped(name: str) -> dict[str, str]:
-    found = pl.read_parquet(Path("data/tables", name, "dropped.parquet"))
-    return dict(found.select("id", "reason").iter_rows())
-
-
 def configure(project: Project, name: str, **changes: object) -> None:
     corpus = project.params["modalities"][name]["corpus"] | NO_HOLDOUT | changes
     project.set(**{f"modalities__{name}__corpus": corpus})
@@ -36,13 +31,6 @@ def configure(project: Project, name: str, **changes: object) -> None:
 def prepare(project: Project, name: str) -> None:
     project.done("vocabulary", name)
     project.done("prepare", name)
-
-
-def packed(folder: Path) -> bytes:
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as archive:
-        archive.add(folder, arcname="corpus")
-    return content.getvalue()
 
 
 def shards(name: str) -> dict[str, bytes]:
@@ -56,9 +44,8 @@ def test_a_packed_corpus_makes_the_same_table(project, name, suffix):
     configure(project, name)
     prepare(project, name)
     before = shards(name)
-    archive = project.folder / f"packed{suffix}"
-    archive.write_bytes({".tar": bytes, ".tar.gz": gzip.compress}[suffix](packed(root)))
-    configure(project, name, raw=str(archive))
+    pack(str(root), f"packed{suffix}")
+    configure(project, name, raw=f"packed{suffix}")
     prepare(project, name)
     assert shards(name) == before
 
@@ -92,7 +79,7 @@ def test_every_name_and_every_link_is_read_or_counted(project):
     configure(project, "speech")
     prepare(project, "speech")
     assert set(frame("speech")["id"]) == {"with space", "line\nbreak", "日本語", "percent%20", "hash#1", "a!b"}
-    assert dropped("speech") == {"gone": "unreadable", "caf\\xe9": "unreadable"}
+    assert reasons("speech") == {"gone": "unreadable", "caf\\xe9": "unreadable"}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="permissions mean nothing to the superuser")
@@ -101,7 +88,7 @@ def test_a_file_that_may_not_be_read_is_dropped(project):
     (root / "train/red/1.png").chmod(0)
     configure(project, "vision")
     prepare(project, "vision")
-    assert dropped("vision") == {"train/red/1": "unreadable"}
+    assert reasons("vision") == {"train/red/1": "unreadable"}
 
 
 def test_transcripts_can_be_missing_empty_or_of_foreign_letters(project):
@@ -132,7 +119,7 @@ def test_labels_can_be_empty_or_unknown_and_ids_come_twice(project):
     )
     project.done("prepare", "topics")
     assert frame("topics")["label"].to_list() == [0, None, 1]
-    assert dropped("topics") == {"3": "duplicate id", "4": "unknown label", "5": "unreadable"}
+    assert reasons("topics") == {"3": "duplicate id", "4": "unknown label", "5": "unreadable"}
 
 
 def test_text_that_is_not_utf_8_is_dropped_or_replaced(project):
@@ -140,7 +127,7 @@ def test_text_that_is_not_utf_8_is_dropped_or_replaced(project):
     (root / "train/latin.txt").write_bytes(b"the caf\xe9 sat\0on a mat")
     configure(project, "text")
     prepare(project, "text")
-    assert dropped("text") == {"train/latin": "unreadable"}
+    assert reasons("text") == {"train/latin": "unreadable"}
     assert "replaced" not in project.json("metrics/text/counts.json")
     configure(project, "text", encoding_errors="replace")
     project.done("vocabulary", "text")
@@ -149,7 +136,7 @@ def test_text_that_is_not_utf_8_is_dropped_or_replaced(project):
     assert "replaced" in project.done("describe", "text")
     project.done("prepare", "text")
     assert project.json("metrics/text/counts.json")["replaced"] == 2
-    assert dropped("text") == {}
+    assert reasons("text") == {}
     assert "train/latin" in set(frame("text")["id"])
 
 
@@ -167,7 +154,7 @@ def test_replaced_characters_of_sentences_are_counted(project):
 
 def test_one_line_of_megabytes_is_many_blocks(project):
     root = project.write("text")
-    size = 50_000_000 if os.environ.get("D2V_NIGHTLY") == "1" else 2_000_000
+    size = 50_000_000 if NIGHTLY else 2_000_000
     chosen = np.random.default_rng(0).choice(SENTENCE.split(), size // 5)
     (root / "train/long.txt").write_text(" ".join(chosen))
     configure(project, "text")

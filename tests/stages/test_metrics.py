@@ -1,10 +1,13 @@
 """Scores beside hand-made ones, scikit-learn's and jiwer's."""
 
+import json
+
 import jiwer
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import pearsonr, spearmanr
 from sklearn import metrics as sklearn
 
 from stages.intervals import AT_ONCE, Scoring
@@ -14,6 +17,7 @@ from stages.metrics import (
     class_scores,
     classification_scores,
     rank,
+    regression_scores,
     tag_scores,
     transcription_scores,
 )
@@ -38,7 +42,7 @@ def test_classes_fewer_than_five_have_no_best_five():
 
 
 @pytest.mark.filterwarnings("ignore:A single label")
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.sampled_from(TWO), st.sampled_from(TWO)), min_size=1), st.randoms())
 def test_scores_of_two_classes_are_scikit_learns_also_of_rows_drawn_again(pairs, random):
     truths, answers = (list(column) for column in zip(*pairs, strict=True))
@@ -55,7 +59,7 @@ def test_scores_of_two_classes_are_scikit_learns_also_of_rows_drawn_again(pairs,
     assert found == {name: pytest.approx(100 * value, abs=1e-9) for name, value in expected.items()}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(*[st.sampled_from(CLASSES)] * 2), min_size=1))
 def test_macro_f1_is_the_mean_over_the_classes_that_occur(pairs):
     truths, answers = zip(*pairs, strict=True)
@@ -105,7 +109,7 @@ def by_definition(truths: np.ndarray, logits: np.ndarray) -> float:
     return float(np.mean([truths[rows].mean() for rows in above]))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 6), st.integers(0, 2**32 - 1))
 def test_average_precisions_are_their_definition_also_of_rows_drawn_again(count, classes, levels, seed):
     rng = np.random.default_rng(seed)
@@ -138,3 +142,22 @@ def test_classes_without_a_row_do_not_count_in_the_mean_of_tags_nor_in_rows_draw
     assert scoring.again(draws) == {
         name: pytest.approx(values) for name, values in Scoring(50, plainly).again(draws).items()
     }
+
+
+def test_correlations_are_those_of_scipy():
+    rng = np.random.default_rng(0)
+    for levels in (3, 1000):
+        x = rng.integers(0, levels, 50) / 7
+        y = x + rng.normal(0, 0.5, 50)
+        found = regression_scores([repr(float(v)) for v in x], [repr(float(v)) for v in y]).once()
+        assert found["pearson"] == pytest.approx(100 * pearsonr(x, y)[0])
+        assert found["spearman"] == pytest.approx(100 * spearmanr(x, y)[0])
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=20))
+def test_correlations_are_defined_for_any_answers(values):
+    texts = [f"{value:.6g}" for value in values]
+    for truth in (texts, ["0.5"] * len(texts)):
+        scores = regression_scores(truth, texts).once()
+        assert all(-100.001 <= score <= 100.001 for score in scores.values())
+        json.dumps(scores, allow_nan=False)

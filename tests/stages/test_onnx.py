@@ -1,7 +1,6 @@
 """Runs as ONNX files: the numbers of PyTorch for any batch and length, from the tensors that the modality makes."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,12 +16,12 @@ from d2v_core.run import write_run
 from d2v_core.setup import Setup
 from stages import export
 from tests.d2v_core.blocks import MODALITIES, rows, small_block, small_setup
+from tests.nightly import NIGHTLY
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="it comes with the extra `onnx`")
 HEADS = {"speech": ("ctc", "tags", "mean"), "vision": ("mean", "class"), "text": ("first", "score")}
 FAST = [("speech", 2, "ctc"), ("vision", 1, "class"), ("text", 2, None)]
 CASES = [(name, version, head) for name in MODALITIES for version in (1, 2) for head in (None, *HEADS[name])]
-NIGHTLY = bool(os.environ.get("D2V_NIGHTLY"))
 
 
 def write(name: str, version: int, head: str | None) -> Setup:

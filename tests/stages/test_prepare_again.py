@@ -196,7 +196,7 @@ for _ in sys.stdin:
 """
 
 
-def test_a_run_killed_at_any_moment_goes_on_where_it_was(project, codec, monkeypatch):
+def test_a_run_killed_at_any_moment_goes_on_where_it_was(project, codec):
     project.set(modalities__speech__corpus__rows_per_shard=1)
     project.prepare("speech")
     before = contents(project.folder / "data/tables")
@@ -281,7 +281,7 @@ def test_a_worker_with_other_code_refuses(project, monkeypatch):
         shards.make_shard(shards.Task(job, "train", [], {}))
 
 
-def test_too_many_bad_files_end_the_run_before_all_are_read(project, monkeypatch):
+def test_too_many_bad_files_end_the_run_before_all_are_read(project):
     root = project.write("vision")
     project.set(modalities__vision__corpus__rows_per_shard=1)
     for path in (root / "train").rglob("*.*"):

@@ -16,14 +16,13 @@ from safetensors.torch import load_file
 
 from stages import finetune, pretrain
 from stages.training import CsvLog
+from tests.nightly import NIGHTLY, nightly
 from tests.ranks import begin, on_ranks
 from tests.tiny import Project, environment
 
 LOOP = {"updates": 4, "accumulate": 2, "log_every": 1, "save_every": 2}
 LONG = {"updates": 4000, "accumulate": 4, "log_every": 1, "save_every": 5}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-NIGHT = "D2V_NIGHTLY" in os.environ
-nightly = pytest.mark.skipif(not NIGHT, reason="starts torchrun; set D2V_NIGHTLY=1")
 
 
 def seen(stage, *arguments: str) -> list[float]:
@@ -145,7 +144,7 @@ def test_batches_that_cannot_be_shared_out_are_refused(project):
     assert answers == dict.fromkeys(range(2), "error: loop.accumulate (1) must be a multiple of the 2 processes.")
 
 
-@nightly
+@nightly("starts torchrun")
 def test_torchrun_starts_again_by_itself_after_a_death(project):
     loop = {"updates": 200, "accumulate": 2, "log_every": 10, "save_every": 5}
     project.set(modalities__vision__pretrain__loop=loop)
@@ -167,13 +166,13 @@ def test_torchrun_starts_again_by_itself_after_a_death(project):
     assert model.read_bytes() == whole
 
 
-KILLS = 20 if NIGHT else 4
+KILLS = 20 if NIGHTLY else 4
 ALL = list(itertools.product(("speech", "vision", "text"), (1, 2), (1, 2)))
 
 
-@pytest.mark.parametrize(("name", "version", "size"), ALL if NIGHT else [("vision", 2, 1)])
+@pytest.mark.parametrize(("name", "version", "size"), ALL if NIGHTLY else [("vision", 2, 1)])
 def test_kills_half_of_them_in_a_save_change_no_bit(project, name, version, size):
-    loop = {"updates": 300 if NIGHT else 150, "accumulate": 2, "log_every": 50, "save_every": 5}
+    loop = {"updates": 300 if NIGHTLY else 150, "accumulate": 2, "log_every": 50, "save_every": 5}
     project.set(**{f"modalities__{name}__version": version, f"modalities__{name}__pretrain__loop": loop})
     project.prepare(name)
     model, curve = (project.folder / path for path in (f"models/pretrain/{name}/model.safetensors", f"plots/{name}"))
@@ -199,5 +198,5 @@ def test_kills_half_of_them_in_a_save_change_no_bit(project, name, version, size
         reached = last_saved(project)
     assert on_ranks(size, lambda _: pretrain.main(name), 600) == dict.fromkeys(range(size))
     assert (model.read_bytes(), (curve / "pretrain.csv").read_text()) == whole
-    assert torn or not NIGHT, "no kill fell into a save"
+    assert torn or not NIGHTLY, "no kill fell into a save"
     print(f"{torn} of {KILLS} kills fell into a save, the last at update {reached}")

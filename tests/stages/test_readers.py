@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import polars as pl
-import pyarrow as pa
 import pytest
 import soundfile
 import torch
@@ -25,6 +24,7 @@ from d2v_core.errors import Dropped
 from d2v_core.modalities import speech, text, vision
 from stages import pictures, readers, vocabulary
 from stages.layouts import COLUMNS
+from tests.stages.test_sources import zstandard
 from tests.tiny import SENTENCE, words, write_audio
 
 SPEECH = speech.TableConfig(sample_rate=16000, min_seconds=0.1, max_seconds=30.0)
@@ -43,8 +43,7 @@ def pieces(tmp_path_factory) -> bytes:
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch, pieces):
-    monkeypatch.chdir(tmp_path)
+def _vocabulary(home, pieces):
     FOLDER.mkdir()
     (FOLDER / "pieces.model").write_bytes(pieces)
 
@@ -202,7 +201,15 @@ def test_audio_in_an_archive_is_the_audio_beside_it():
         assert np.array_equal(read(f"all.tar!/{name}"), read(name))
 
 
-def test_what_is_no_file_is_dropped_or_refused_at_once():
+def test_a_wav_with_a_header_that_does_not_know_its_length_is_read():
+    header = bytearray(write_audio(Path("a.wav"), 0.5).read_bytes())
+    for place in (header.index(b"RIFF"), header.index(b"data")):
+        header[place + 4 : place + 8] = b"\xff" * 4
+    Path("a.wav").write_bytes(header)
+    assert len(read("a.wav")) == 8000
+
+
+def test_what_is_no_file_is_dropped_at_once():
     os.mkfifo("pipe.wav")
     os.symlink("nowhere", "gone.wav")
     for name in ("pipe.wav", "gone.wav", "."):
@@ -254,19 +261,16 @@ def test_every_kind_of_image_is_read(kind, channels):
     assert len(row["image"]) == 256 * channels
 
 
-EXACT = [
-    kind for kind in IMAGES if kind.rpartition(" ")[2] in ("PNG", "GIF") or kind in ("lossless WebP", "animated WebP")
-]
-
-
-@pytest.mark.parametrize("kind", [*EXACT, "PNG with a palette", "PNG with a transparent palette"])
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")
+@pytest.mark.parametrize("kind", IMAGES)
 def test_pixels_are_those_of_another_decoder_and_of_the_first_frame(kind):
     Path("a").write_bytes(IMAGES[kind])
     image = PIL.Image.open("a")
     expected = np.asarray(image) // 256 if kind == "16-bit PNG" else np.asarray(image.convert("RGB"))
     found = readers.read_image("a", 3).permute(1, 2, 0).numpy()
     difference = found - (expected[..., None] if expected.ndim == 2 else expected).astype(int)
-    assert np.abs(difference).max() <= (1 if kind == "16-bit PNG" else 0)
+    rounded = "JPEG" in kind or kind in ("WebP", "WebP with alpha", "16-bit PNG")
+    assert np.abs(difference).max() <= (2 if rounded else 0)
 
 
 def test_an_animation_is_cut_before_it_is_decoded():
@@ -350,10 +354,10 @@ def test_one_pixel_is_an_image():
     assert vision.rows(read("a.png", VISION), VISION)[0]["image"].tolist() == [0] * 768
 
 
-@pytest.mark.parametrize("kind", [kind for kind in IMAGES if kind[1:] != "-bit PNG"])
-def test_half_an_image_is_dropped(kind):
+@pytest.mark.parametrize("kind", IMAGES)
+def test_a_third_of_an_image_is_none(kind):
     Path("a").write_bytes(IMAGES[kind][: len(IMAGES[kind]) // 3])
-    with pytest.raises((Dropped, RuntimeError)):
+    with pytest.raises((Dropped, RuntimeError)):  # RuntimeError is the codec's; test_fuzz.py sees it become a reason
         readers.read_image("a", 3)
 
 
@@ -363,10 +367,6 @@ def test_half_an_image_is_dropped(kind):
 def test_what_is_no_image_is_dropped(content):
     Path("a.jpg").write_bytes(content)
     assert reason("a.jpg", VISION) == "unreadable"
-
-
-def zstandard(content: bytes) -> bytes:
-    return pa.Codec("zstd").compress(content, asbytes=True)
 
 
 PACKED = {"a.txt": bytes, "a.txt.gz": gzip.compress, "a.txt.zst": zstandard}

@@ -20,12 +20,3 @@ def test_a_replayed_update_shows_the_rows_that_were_trained_on(project):
     assert project.refused("replay", "text") == "usage: python -m stages.replay NAME UPDATE"
     assert project.refused("replay", "text", "last") == "usage: python -m stages.replay NAME UPDATE"
     assert "numbered from 0" in project.refused("replay", "text", "-1")
-
-
-def test_a_rate_a_hundred_times_too_high_is_flagged_at_the_first_record_and_the_right_one_never(project):
-    project.prepare("text")
-    assert "warning" not in project.run("pretrain", "text").err
-    high = 100 * project.params["modalities"]["text"]["pretrain"]["optimizer"]["rate"]
-    project.set(modalities__text__pretrain__optimizer__rate=high)
-    said = project.run("pretrain", "text").err
-    assert "warning: pretrain-text at update 2: an update may change weights by" in said

@@ -11,12 +11,8 @@ from stages.report import __main__ as report
 from tests.stages.test_report import spread, text, write_csv, write_json, write_scores
 from tests.tiny import environment
 
+pytestmark = pytest.mark.usefixtures("home")
 WHO = {f"GIT_{role}_{what}": "tests@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-
-
-@pytest.fixture(autouse=True)
-def _inside_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def write_run(folder: str, accuracy: float, rate: float, updates: int = 3) -> None:

@@ -26,12 +26,8 @@ from stages.report.content import read_content
 from tests.flows import browser
 from tests.stages.test_report import answer, spread, text, write_csv, write_json, write_scores
 
+pytestmark = pytest.mark.usefixtures("home")
 RATE = 8000
-
-
-@pytest.fixture(autouse=True)
-def _inside_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def write_table(name: str, arrays: dict, classes: list[str], rows: list[dict]) -> None:
@@ -116,7 +112,11 @@ def test_a_damaged_table_is_left_out() -> None:
     write_project()
     Path("data/tables/sonar/test-00000.arrow").write_bytes(b"no table")
     Path("data/tables/radar/index.json").write_text("{")
-    assert "s2 ONE TWO TWO ONE TEN" in text(page())
+    made = page()
+    assert "s2 ONE TWO TWO ONE TEN" in text(made)
+    assert "p0 wren crow" in text(made)
+    assert "<audio" not in made
+    assert "data:image/png" not in made
 
 
 def test_what_was_trained_on_what_is_on_the_card() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-import yaml
 from sklearn.datasets import load_digits
 from torchvision.io import read_image
 
@@ -16,8 +15,9 @@ from d2v_core.config import build
 from d2v_core.errors import UserError
 from stages.sample import __main__ as sample
 from stages.sample import fraction, pick, speech, text
+from tests.tiny import contents
 
-pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")
+RAW = Path("data/raw")
 
 
 def speaker(number: int, voice: str) -> dict:
@@ -50,30 +50,19 @@ def parameters() -> dict:
 
 
 @pytest.fixture(autouse=True)
-def project(tmp_path, monkeypatch):
-    """Work in an empty folder that has nothing but params.yaml; return a function that rewrites it."""
-    monkeypatch.chdir(tmp_path)
-
-    def write(values: dict) -> None:
-        Path("params.yaml").write_text(yaml.safe_dump({"sample": values}))
-
-    write(parameters())
-    return write
-
-
-def contents(folder: str) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+def _small(project):
+    project.set(sample=parameters())
 
 
 @pytest.mark.parametrize("corpus", ["speech", "vision", "text", "topics"])
 def test_every_run_writes_the_same_bytes_and_leaves_nothing_else(corpus):
     sample.main(corpus)
-    first = contents("data/raw")
-    Path(f"data/raw/{corpus}/stale").touch()
+    first = contents(RAW)
+    Path(RAW, corpus, "stale").touch()
     sample.main(corpus)
     assert first
-    assert contents("data/raw") == first
-    assert [path.name for path in Path("data/raw").iterdir()] == [corpus]
+    assert contents(RAW) == first
+    assert [path.name for path in RAW.iterdir()] == [corpus]
 
 
 def test_speech_has_the_layout_of_librispeech_and_audio_that_fits_the_transcripts():
@@ -89,6 +78,7 @@ def test_speech_has_the_layout_of_librispeech_and_audio_that_fits_the_transcript
             utterances[listing.parent / f"{name}.flac"] = (split, words)
     assert set(utterances) == set(Path("data/raw/speech").rglob("*.flac"))
     assert Counter(split for split, _ in utterances.values()) == {"train-sample": 12, "dev-sample": 2, "test-sample": 2}
+    assert sorted(path.name for path in RAW.glob("speech/*/*")) == ["101", "102", "201", "301"]
     for path, (_, words) in utterances.items():
         samples, rate = soundfile.read(path)
         assert (rate, samples.ndim, soundfile.info(path).subtype) == (22_050, 1, "PCM_16")
@@ -96,33 +86,32 @@ def test_speech_has_the_layout_of_librispeech_and_audio_that_fits_the_transcript
         assert abs(samples).max() > 0.2
 
 
-def test_no_speaker_is_in_two_splits(project):
-    sample.main("speech")
-    numbers = [path.name for path in Path("data/raw/speech").glob("*-sample/*")]
-    assert sorted(numbers) == ["101", "102", "201", "301"]
-    values = parameters()
-    values["speech"]["test"]["speakers"][0]["speaker"] = 101
-    project(values)
+def test_a_speaker_in_two_splits_is_an_error(project):
+    project.set(sample__speech__test__speakers=[speaker(101, "en-us+f5")])
     with pytest.raises(UserError, match="must not share a speaker number"):
         sample.main("speech")
 
 
-def test_voices_differ():
-    sample.main("speech")
-    recordings = [path.read_bytes() for path in Path("data/raw/speech").rglob("*.flac")]
-    assert len(set(recordings)) == len(recordings)
+def test_voice_pitch_and_speed_are_heard():
+    people = [("en-us+m1", 50, 160), ("en-us+f5", 50, 160), ("en-us+m1", 80, 160), ("en-us+m1", 50, 320)]
+    tasks = [(Path(f"{number}.flac"), "ONE", speech.Speaker(1, *how)) for number, how in enumerate(people)]
+    list(speech.in_processes(speech.record, tasks))
+    recordings = [soundfile.read(path)[0] for path, *_ in tasks]
+    assert len({wave.tobytes() for wave in recordings}) == len(people)
+    assert len(recordings[-1]) < 0.7 * len(recordings[0])
 
 
 @pytest.mark.parametrize("voice", ["en-gb", "en-us+nosuch", "nosuch"])
 def test_a_voice_that_espeak_does_not_have_is_an_error_and_publishes_nothing(project, voice):
-    sample.main("speech")
-    before = contents("data/raw")
-    values = parameters()
-    values["speech"]["dev"]["speakers"][0]["voice"] = voice
-    project(values)
+    (RAW / "speech").mkdir(parents=True)
+    (RAW / "speech/before").touch()
+    before = contents(RAW)
+    project.set(sample__speech__train__utterances_per_speaker=1)
+    project.set(sample__speech__dev__speakers=[speaker(201, voice)])
     with pytest.raises(UserError, match=re.escape(f"no voice {voice!r}")):
         sample.main("speech")
-    assert contents("data/raw") == before
+    assert contents(RAW) == before
+    assert not project.unfinished
 
 
 def test_a_missing_synthesiser_says_what_to_install(monkeypatch):
@@ -198,9 +187,7 @@ def test_an_unknown_corpus_names_the_valid_ones():
 
 
 def test_a_number_out_of_range_names_its_key(project):
-    values = parameters()
-    values["text"]["test_share"] = 0.9
-    project(values)
+    project.set(sample__text__test_share=0.9)
     with pytest.raises(UserError, match=r"sample\.text\.test_share"):
         sample.main("topics")
 

@@ -79,6 +79,7 @@ def test_sounds_with_several_labels_are_learnt_and_scored_by_average_precision(s
     mixed = {"least": 0.5, "probability": 0.5}
     sounds.set(tasks__sounds__train__mix_waves=mixed)
     sounds.set(tasks__sounds__train__hide_tokens={"probability": 0.2, "length": 2})
+    sounds.set(tasks__sounds__train__choose={"every": 35})
     prepare(sounds)
     assert read_index(Path("data/tables/sounds"))["classes"] == ["high", "low", "mid; or so"]
     rows = pl.read_ipc("data/tables/sounds/test-00000.arrow")
@@ -89,6 +90,13 @@ def test_sounds_with_several_labels_are_learnt_and_scored_by_average_precision(s
         found = scores["test"]["mean_average_precision"]
         assert found["low"] <= found["mean"] <= found["high"]
         assert found["mean"] > 60, f"{origin}: chance is 47"
+        chosen = pl.read_csv(f"models/finetune/sounds/{origin}/seed-0/valid.csv").to_dicts()
+        assert chosen == [
+            {
+                "update": 35,
+                "mean_average_precision": pytest.approx(scores["valid"]["mean_average_precision"]["mean"], abs=0.01),
+            }
+        ]
     answers = pl.read_csv("plots/sounds/answers.csv")
     assert answers["actual"].to_list()[3] == "high; low"
     classes = pl.read_csv("plots/sounds/classes.csv")

@@ -6,7 +6,6 @@ import io
 import json
 import lzma
 import os
-import pickle
 import tarfile
 from pathlib import Path
 
@@ -21,12 +20,8 @@ from hypothesis import strategies as st
 from d2v_core.errors import Dropped, UserError
 from stages import archives, sources
 
+pytestmark = pytest.mark.usefixtures("home")
 NAMES = ["a b.txt", "line\nbreak.txt", "ünïcode/日本語.txt", "deep/er/x.txt", "hash#1/y.txt", "bang!/z.txt"]
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 def write(path: str, content: bytes = b"x") -> Path:
@@ -37,19 +32,7 @@ def write(path: str, content: bytes = b"x") -> Path:
 
 
 def zstandard(content: bytes) -> bytes:
-    sink = io.BytesIO()
-    with pa.CompressedOutputStream(pa.PythonFile(sink, "w"), "zstd") as stream:
-        stream.write(content)
-        stream.flush()
-        return close(stream, sink)
-
-
-def close(stream: object, sink: io.BytesIO) -> bytes:
-    keep = sink.close
-    sink.close = lambda: None
-    stream.close()
-    sink.close = keep
-    return sink.getvalue()
+    return pa.Codec("zstd").compress(content, asbytes=True)
 
 
 PACKERS = {".tar": bytes, ".tar.gz": gzip.compress, ".tgz": gzip.compress, ".tar.xz": lzma.compress}
@@ -131,7 +114,7 @@ def test_archives_are_read_in_any_order_without_unpacking(suffix):
     assert found == {f"in/{name}": f"corpus/in/all{suffix}!/{name}" for name in sorted(NAMES)}
     assert sources.listing(f"corpus/in/all{suffix}") == {name: found[f"in/{name}"] for name in sorted(NAMES)}
     for name in [*NAMES, *reversed(NAMES)]:
-        location = pickle.loads(pickle.dumps(found[f"in/{name}"]))
+        location = found[f"in/{name}"]
         assert sources.open_bytes(location) == members[name]
         assert sources.size(location) == len(members[name])
         assert sources.digest(location) == blake3(members[name]).hexdigest()
@@ -185,8 +168,6 @@ def test_links_devices_and_ways_out_of_an_archive_are_left_out():
 @pytest.mark.parametrize("damage", ["cut off", "garbage", "empty"])
 def test_a_damaged_archive_is_named(suffix, damage):
     content = PACKERS[suffix](tar({"x": os.urandom(30000)}))
-    if damage == "empty" and suffix != ".tar":
-        content = b""
     content = {"cut off": content[: len(content) // 2], "garbage": os.urandom(2000), "empty": b""}[damage]
     write(f"a{suffix}", content)
     with pytest.raises(UserError, match=r"a\.t\S+ is a damaged archive"):
@@ -279,7 +260,7 @@ def test_lines_of_json_are_found_by_the_byte_where_they_begin(suffix):
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=20)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(members=st.dictionaries(TEXT, st.binary(max_size=2000), min_size=1, max_size=8), order=st.randoms())
 def test_whatever_is_put_into_an_archive_comes_out(members, order, tmp_path_factory):
     path = tmp_path_factory.mktemp("any") / "a.tar.gz"

@@ -14,7 +14,7 @@ import pytest
 from d2v_core.run import read_config, read_weights
 from d2v_core.training import checkpoint
 from stages import finetune, pretrain, tasks
-from stages.training import CsvLog
+from stages.training import CsvLog, utilised
 from tests.tiny import Project, contents
 
 TASKS = {"transcribe": ("speech", "speech"), "digits": ("vision", "vision"), "topics": ("text", "topics")}
@@ -152,6 +152,25 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bits(text):
     assert began[0] == min(update for update in [*range(7, 120, 7), 120] if update >= first)
     assert trained(text) == expected
     assert [path.name for path in folder.iterdir()] == ["lock"]
+
+
+def test_sigterm_saves_after_the_update_it_is_in(text):
+    text.set(modalities__text__pretrain__loop=LONG | {"updates": 4000, "save_every": 4000})
+    process = text.start("pretrain", "text")
+    log = text.folder / "state/speed/pretrain-text.csv"
+    while not log.exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    (sentence,) = said.splitlines()
+    update = int(sentence.removeprefix("stopped after update ").split()[0])
+    assert sentence == f"stopped after update {update} of 4000; run it again to go on."
+    (last,) = (text.folder / STATE / "pretrain-text").glob("*/LAST")
+    assert last.read_text() == f'"update-{update}.pt"'
+    assert not (text.folder / "models/pretrain/text").exists()
+    assert not text.unfinished
 
 
 def noting(write, updates: list[int]):
@@ -292,3 +311,19 @@ def test_state_goes_where_the_environment_says(project, tmp_path_factory):
     project.prepare("text").done("pretrain", "text")
     assert [path.name for path in elsewhere.iterdir()] == ["pretrain-text"]
     assert not STATE.exists()
+
+
+def test_a_rate_a_hundred_times_too_high_is_flagged_at_the_first_record_and_the_right_one_never(project):
+    project.prepare("text")
+    assert "warning" not in project.run("pretrain", "text").err
+    high = 100 * project.params["modalities"]["text"]["pretrain"]["optimizer"]["rate"]
+    project.set(modalities__text__pretrain__optimizer__rate=high)
+    said = project.run("pretrain", "text").err
+    assert "warning: pretrain-text at update 2: an update may change weights by" in said
+
+
+@pytest.mark.parametrize(("peak", "said"), [(None, {}), (989, {"mfu": 0.5})])
+def test_utilisation_is_the_share_of_the_stated_peak(project, peak, said):
+    project.set(peak=peak)
+    speed = {"teraflops_per_second": 494.5}
+    assert utilised(speed) == pytest.approx(speed | said)
