@@ -123,9 +123,10 @@ def stale_after_an_edit(repository: Path, path: str) -> set[str]:
     return set(json.loads(run(repository, "dvc", "status", "--json")))
 
 
-def test_an_edit_of_the_scores_makes_the_scores_stale_and_nothing_else(repository):
+def test_an_edit_of_the_scores_makes_stale_what_is_scored_and_chosen_and_no_pretraining(repository):
     stale = stale_after_an_edit(repository, "stages/metrics.py")
-    assert stale == {f"{stage}@{task}" for stage in ("probe", "evaluate") for task in ("digits", "topics")}
+    stages = ("finetune", "scratch", "probe", "evaluate")
+    assert stale == {f"{stage}@{task}" for stage in stages for task in ("digits", "topics")} | {"report"}
 
 
 def test_an_edit_of_a_modality_makes_stale_what_it_has_to_do_with(repository):
