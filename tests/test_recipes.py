@@ -18,6 +18,7 @@ from d2v_core.pretraining import PretrainConfig, make_model
 from d2v_core.setup import Setup, make_setup
 from d2v_core.training.optimizer import make_optimizer, rate_at
 from stages import params, recipes
+from stages.decoding import DecodingConfig
 from stages.layouts import CorpusConfig
 from stages.probe import ProbeConfig
 from stages.vocabulary import VocabularyConfig
@@ -26,7 +27,8 @@ ROOT = Path(__file__).parents[1]
 FILES = [path.relative_to(ROOT / "recipes") for path in ROOT.glob("recipes/**/*.yaml") if path.parent.name != "real"]
 NAMES = sorted(path.with_suffix("").as_posix() for path in FILES)
 MODELS = [name for name in NAMES if name.partition("/")[2].startswith(("speech-", "vision-", "text-"))]
-TASKS = [name for name in NAMES if name not in MODELS]
+DECODINGS = [name for name in NAMES if name.startswith("decode/")]
+TASKS = [name for name in NAMES if name not in MODELS and name not in DECODINGS]
 
 # what a model's recipe has by the publication: encoder, what predicts (reference 2.7, 3.7, 4.4, 5.13 to 5.15); batch
 # before views; warm-up and all updates
@@ -177,6 +179,20 @@ def test_what_is_applied_already_is_left_as_it_is(copy, capsys):
     recipes.main("v2/speech-base")
     assert copy.read_text() == once
     assert "params.yaml: 0 values changed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", DECODINGS)
+@pytest.mark.parametrize("task", [name for name in TASKS if "/ctc-" in name])
+def test_a_decoding_goes_over_every_recipe_that_transcribes_and_tries_the_published_weights(copy, name, task):
+    recipes.main(task, name)
+    config = params.read(DecodingConfig, "decoding.transcribe")
+    assert params.get(f"tasks.{config.task}") == laid(task)["tasks"]["transcribe"]
+    assert task_of(task).head.kind == "ctc"
+    weights, scores = config.tune.lm_weights, config.tune.word_scores
+    assert min(weights) <= 1.74  # reference 6.1, as below
+    assert max(weights) >= 3.23
+    assert min(scores) <= -1.62
+    assert max(scores) >= 0.52
 
 
 def check_modality(name: str) -> None:
