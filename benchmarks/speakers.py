@@ -1,10 +1,11 @@
 """Speakers held out: ``python -m benchmarks.speakers TASK SEED COPIES PART ORIGIN...``.
 
 One held-out speaker is one sample of speakers. Fine-tunes TASK from every ORIGIN (pretrained, scratch) and prints how
-many recordings of speakers it learnt nothing from are named right; the probe is logistic regression on frozen features
-of as many labels. PART ``split`` holds out what the table's splits hold out, ``turns`` every speaker in turn. With
-COPIES every labelled recording is learnt from in as many varied copies too (``benchmarks.varied_speech``), the same
-for every ORIGIN. A speaker is the second word of a row's id.
+many recordings of speakers it learnt nothing from are named right, or for a task that transcribes the letter error
+rate, in percent; the probe is logistic regression on frozen features of as many labels. PART ``split`` holds out what
+the table's splits hold out, ``turns`` every speaker in turn. With COPIES every labelled recording is learnt from in
+as many varied copies too (``benchmarks.varied_speech``), the same for every ORIGIN. A speaker is the second word of a
+row's id.
 """
 
 import tempfile
@@ -21,7 +22,7 @@ import torch
 from benchmarks.varied_speech import centred, varied, whole
 from d2v_core.data.table import Table, open_shard, read_index
 from d2v_core.evaluation.features import pooled_features
-from d2v_core.finetuning import finetune, labelled_rows, predict
+from d2v_core.finetuning import finetune, labelled_rows
 from d2v_core.model.supervised import Supervised
 from stages import params, runner, tasks, training
 from stages.probe import SPLITS, ProbeConfig, few_rows, linear_probe
@@ -87,14 +88,14 @@ class Copied:
 
 
 def main(name: str, seed: int, copies: int, part: str, *origins: str) -> None:
-    """Print the accuracies of every origin, fine-tuned and, without copies, probed, by speaker."""
+    """Print the scores of every origin, fine-tuned and, for classes without copies, probed, by speaker."""
     task = tasks.read_task(name)
     groups = held_out(task, part)
     for origin in origins:
         started = tasks.starting_from(task, origin)
-        scores = {"fine-tuned": partial(tuned, copies=copies)} | ({} if copies else {"probe": probed})
-        for kind, score in scores.items():
-            found = {who: value for held in groups for who, value in score(started, origin, seed, held).items()}
+        ways = {"fine-tuned": partial(tuned, copies=copies)} | ({} if copies or task.transcribes else {"probe": probed})
+        for kind, way in ways.items():
+            found = {who: value for held in groups for who, value in way(started, origin, seed, held).items()}
             cells = " ".join(f"{who} {value:.1f}" for who, value in found.items())
             mean = f" mean {np.mean(list(found.values())):.1f}" if part == "turns" else ""
             print(f"{name} seed {seed} copies {copies} {origin} {kind}: {cells}{mean}", flush=True)
@@ -110,7 +111,7 @@ def held_out(task: Task, part: str) -> list[tuple[str, ...]]:
 
 
 def tuned(task: Task, origin: str, seed: int, held: tuple[str, ...], copies: int) -> dict[str, float]:
-    """Return the accuracy on every speaker of ``held`` after fine-tuning on the others."""
+    """Return the score on every speaker of ``held`` after fine-tuning on the others."""
     columns = task.setup.modality.columns
     known = Recordings(task.folder, columns, lambda name: name not in held)
     config = replace(task.train, per_class=0)
@@ -120,14 +121,13 @@ def tuned(task: Task, origin: str, seed: int, held: tuple[str, ...], copies: int
     with tempfile.TemporaryDirectory() as state:
         for _ in finetune(task.setup, config, model, cast(Table, rows), task.labels, seed, Path(state)):
             pass
-    return {who: accuracy(task, model, who) for who in held}
+    return {who: score(task, model, who) for who in held}
 
 
-def accuracy(task: Task, model: Supervised, who: str) -> float:
-    """Return how many recordings of speaker ``who`` get their label, in percent."""
+def score(task: Task, model: Supervised, who: str) -> float:
+    """Return the accuracy or the letter error rate on the recordings of speaker ``who``, in percent."""
     table = Recordings(task.folder, task.setup.modality.columns, lambda name: name == who)
-    answers = [int(logits.argmax()) for logits in predict(task.setup, model, table, training.pick_device())]
-    return 100 * float(np.mean(np.array(answers) == table.column("label")))
+    return task.scored(model, table).once()["letter_error_rate" if task.transcribes else "accuracy"]
 
 
 def probed(task: Task, origin: str, seed: int, held: tuple[str, ...]) -> dict[str, float]:
